@@ -1,0 +1,153 @@
+// Package guestapi holds the wire types of the guest agent that other services
+// read: the host-side guest API, the public evidence of a running app, and the
+// parts of dstack.sock that the gateway uses. The reference's own formats
+// (dstack.sock, tappd.sock, port 8090) are spoken exactly as they are there.
+package guestapi
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+
+	"github.com/confidential-cloud/phala/ledger"
+)
+
+// Sockets and ports inside a guest.
+const (
+	DstackSock   = "/var/run/dstack.sock"
+	TappdSock    = "/var/run/tappd.sock"
+	ExternalPort = 8090
+	// WireGuardPort is the guest's own UDP port; the gateway's endpoint comes from registration.
+	WireGuardPort = 9182
+)
+
+// Files and sockets the host and the guest share. The host side of RunDir is
+// writable by both; SharedDir is read-only for the guest. Nothing in them is
+// believed: it is measured, checked against something measured, or ignored.
+const (
+	SharedDir = "/run/phala/host-shared" // app-compose.json .sys-config.json .instance_info .encrypted-env .env-signature.json .user-config
+	RunDir    = "/run/phala/vm"
+	TEESock   = RunDir + "/tee.sock"   // the simulated TEE (container driver): attest/simtee's device protocol
+	HostSock  = RunDir + "/host.sock"  // served by the VMM: POST /api/Notify {event,payload}, GET /api/Info
+	GuestSock = RunDir + "/guest.sock" // served by the guest agent: the guest API below
+)
+
+// Guest API (GuestSock), host -> guest:
+//
+//	GET  /v1/info               -> AppInfo (reference shape, C.4)
+//	GET  /v1/containers         -> Containers
+//	GET  /v1/sysinfo            -> SysInfo
+//	GET  /v1/evidence?nonce=hex -> Evidence
+//	GET  /v1/logs/{container}?since&until&tail&follow&timestamps&text -> as the reference's /logs
+//	POST /v1/shutdown           -> {}   stops compose, unmounts, exits
+type Containers struct {
+	Containers []Container `json:"containers"`
+}
+
+// Container is one container of the app (ListContainers of the reference).
+type Container struct {
+	ID      string   `json:"id"`
+	Names   []string `json:"names"`
+	Image   string   `json:"image"`
+	ImageID string   `json:"image_id"`
+	Created int64    `json:"created"` // unix seconds
+	State   string   `json:"state"`
+	Status  string   `json:"status"`
+	Ports   []int    `json:"ports,omitempty"` // published host ports
+}
+
+// SysInfo is the reference's, sizes in bytes, load x 100.
+type SysInfo struct {
+	OSName          string `json:"os_name"`
+	OSVersion       string `json:"os_version"`
+	KernelVersion   string `json:"kernel_version"`
+	CPUModel        string `json:"cpu_model"`
+	NumCPUs         uint32 `json:"num_cpus"`
+	TotalMemory     uint64 `json:"total_memory"`
+	AvailableMemory uint64 `json:"available_memory"`
+	UsedMemory      uint64 `json:"used_memory"`
+	FreeMemory      uint64 `json:"free_memory"`
+	TotalSwap       uint64 `json:"total_swap"`
+	UsedSwap        uint64 `json:"used_swap"`
+	FreeSwap        uint64 `json:"free_swap"`
+	Uptime          uint64 `json:"uptime"`
+	LoadavgOne      uint32 `json:"loadavg_one"`
+	LoadavgFive     uint32 `json:"loadavg_five"`
+	LoadavgFifteen  uint32 `json:"loadavg_fifteen"`
+	Disks           []Disk `json:"disks"`
+}
+
+// Disk is one mounted disk, bytes.
+type Disk struct {
+	Name       string `json:"name"`
+	MountPoint string `json:"mount_point"`
+	TotalSize  uint64 `json:"total_size"`
+	FreeSize   uint64 `json:"free_size"`
+}
+
+// Evidence is what a running guest shows to anyone who asks with a nonce: served
+// on the guest API and, for verifiers, on port 8090 as GET /evidence?nonce=hex
+// (reached as https://<app>-8090.<base>/evidence). The quote's report_data is
+// ReportDataEvidence(nonce, Evidence.Bound).
+type Evidence struct {
+	Attestation []byte         `json:"attestation"` // attest.Evidence encoding, phase running
+	AppCompose  string         `json:"app_compose"` // exact bytes
+	KMSRootCA   string         `json:"kms_root_ca"` // PEM, as pinned by key_provider_id
+	KMSURLs     []string       `json:"kms_urls"`
+	Receipt     ledger.Receipt `json:"receipt"`         // of the release that started this boot
+	Bound       []byte         `json:"bound,omitempty"` // what else report_data binds (the gateway: SPKI of its TLS key)
+	EnvSigned   bool           `json:"env_signed"`
+	HasEnv      bool           `json:"has_env"`
+}
+
+// ReportDataEvidence is the 64 bytes of an evidence quote. bound may be empty.
+func ReportDataEvidence(nonce, bound []byte) [64]byte {
+	n, b := sha256.Sum256(nonce), sha256.Sum256(bound)
+	return sha512.Sum512(append(append([]byte("phala-evidence:v1:"), n[:]...), b[:]...))
+}
+
+// Extension of dstack.sock (ours, for services that live in a guest):
+//
+//	POST /v1/Evidence {"nonce":base64,"bound":base64} -> Evidence
+//	GET  /v1/KMS -> KMSInfo
+type EvidenceRequest struct {
+	Nonce []byte `json:"nonce"`
+	Bound []byte `json:"bound"`
+}
+
+// KMSInfo is what the guest learned over its pinned KMS channel.
+type KMSInfo struct {
+	URLs         []string `json:"urls"`
+	RootCA       string   `json:"root_ca"`    // PEM
+	RootSPKI     string   `json:"root_spki"`  // hex DER
+	TicketKey    []byte   `json:"ticket_key"` // ed25519: verifies route tickets
+	GatewayAppID string   `json:"gateway_app_id"`
+	AppID        string   `json:"app_id"`
+	Simulated    bool     `json:"simulated"`
+}
+
+// Notify is a guest -> host message. Events: boot.progress (text "3/9 requesting
+// keys"), boot.error (JSON of vmmapi.VMError), instance.info (JSON of
+// .instance_info), ready, shutdown.progress.
+type Notify struct {
+	Event   string `json:"event"`
+	Payload string `json:"payload"`
+}
+
+// SysConfig is .sys-config.json (host-written, unmeasured), reference names.
+type SysConfig struct {
+	KMSURLs            []string       `json:"kms_urls"`
+	GatewayURLs        []string       `json:"gateway_urls"`
+	PCCSURL            string         `json:"pccs_url,omitempty"`
+	CollateralURLs     map[string]any `json:"collateral_urls,omitempty"`
+	DockerRegistry     string         `json:"docker_registry,omitempty"`     // mirror for docker.io, "http://ip:port"
+	InsecureRegistries []string       `json:"insecure_registries,omitempty"` // ours: private IP literals only
+	HostAPIURL         string         `json:"host_api_url,omitempty"`
+	VMConfig           string         `json:"vm_config"` // JSON string (A.7)
+}
+
+// InstanceInfo is .instance_info.
+type InstanceInfo struct {
+	Seed       string `json:"instance_id_seed"` // hex, 20 bytes
+	InstanceID string `json:"instance_id"`      // hex or ""
+	AppID      string `json:"app_id"`           // hex
+}

@@ -1,0 +1,51 @@
+// Package config reads one strict TOML file per service: an unknown key is an
+// error with its line. Order: the caller's defaults, then the file, then
+// Validate, which returns all problems at once.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Validator is implemented by configs that can check themselves.
+type Validator interface{ Validate() error }
+
+// Load reads path into c, which holds the defaults, and validates it.
+func Load(path string, c Validator) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading config: %w", err)
+	}
+	d := toml.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(c); err != nil {
+		var strict *toml.StrictMissingError
+		if errors.As(err, &strict) {
+			return fmt.Errorf("config %s: unknown keys:\n%s", path, strict.String())
+		}
+		var de *toml.DecodeError
+		if errors.As(err, &de) {
+			row, col := de.Position()
+			return fmt.Errorf("config %s:%d:%d: %w", path, row, col, err)
+		}
+		return fmt.Errorf("config %s: %w", path, err)
+	}
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("config %s: %w", path, err)
+	}
+	return nil
+}
+
+// Save writes c as TOML with mode 0600 (configs name where secrets are).
+func Save(path string, c any) error {
+	b, err := toml.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("encoding config: %w", err)
+	}
+	return os.WriteFile(path, b, 0o600)
+}
