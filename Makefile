@@ -1,0 +1,53 @@
+# The two commands a newcomer needs: make up, make test. "make help" lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+export CGO_ENABLED ?= 0
+GO ?= go
+BINS := phala phala-api phala-gateway phala-guest-agent phala-kms phala-vmm phala-devcloud
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: up
+up: deps build ## start the cloud on this machine and run the main job (hello, verified)
+	@PATH="$(CURDIR)/bin:$$PATH" exec bin/phala-devcloud up --source $(CURDIR)
+
+.PHONY: down
+down: ## stop a cloud that runs in the background
+	@test -x bin/phala-devcloud || $(MAKE) --no-print-directory build
+	@bin/phala-devcloud down
+
+.PHONY: clean-state
+clean-state: ## forget the cloud on this machine: apps, keys, volumes (asks first)
+	@test -x bin/phala-devcloud || $(MAKE) --no-print-directory build
+	@bin/phala-devcloud clean
+
+.PHONY: deps
+deps: ## what "make up" needs from the system (says what it installs)
+	@./scripts/deps.sh up
+
+.PHONY: build
+build: ## all programs, into bin/
+	@mkdir -p bin
+	@$(GO) build -trimpath -o bin/ $(addprefix ./cmd/,$(BINS))
+
+.PHONY: image
+image: ## the guest image (os/), into build/image
+	@os/build.sh
+
+.PHONY: contracts
+contracts: ## compile the contracts again: artifacts and Go bindings
+	@governance/ethereum/contracts/build.sh
+
+.PHONY: test
+test: ## everything that CI runs (starts and stops its own daemons)
+	@./scripts/test.sh
+
+.PHONY: test-long
+test-long: ## long fuzzing, all seeds, fault injection (an hour or so)
+	@./scripts/test.sh long
+
+.PHONY: lint
+lint: ## vet, golangci, the import law
+	@./scripts/lint.sh

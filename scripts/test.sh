@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Runs every test; with "long" also the long ones. Starts a Docker engine where
+# none runs, builds the guest image once, stops what it started. Ends with one
+# line: N passed, N failed, N skipped.
+set -eu -o pipefail
+cd "$(dirname "$0")/.."
+mode=${1:-short}
+. scripts/engine.sh
+trap engine_stop EXIT
+scripts/deps.sh test
+engine_start
+export CGO_ENABLED=0
+step() { printf '\n== %s (%s)\n' "$1" "$(date +%T)"; }
+
+status=0
+step "lint"; scripts/lint.sh || status=1
+step "generated files"; governance/ethereum/contracts/build.sh --check || status=1
+step "guest image"
+if docker info >/dev/null 2>&1; then os/build.sh || status=1; fi
+step "build"
+make --no-print-directory build
+
+log=$(mktemp)
+run() { # run NAME PACKAGES...: go test -json into the tally
+  step "$1"; shift
+  go test -json "$@" >>"$log" 2>"$log.err" || status=1
+  cat "$log.err" >&2
+}
+packages=$(go list ./... | grep -v -e /test/cloud -e /test/e2e)
+run "packages" -p 2 -timeout 20m $packages
+CGO_ENABLED=1 run "race" -race -p 2 -timeout 20m -run 'Race|Concurrent|Cluster' ./internal/... ./kms/... ./gateway/... ./vmm/... ./attest/...
+run "the cloud, whole" -p 1 -timeout 30m ./test/cloud ./test/e2e
+if [ "$mode" = long ]; then
+  step "fuzz, 60 s each"
+  for p in $(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do
+    for f in $(grep -ho '^func Fuzz[A-Za-z0-9_]*' "$p"/*_test.go | sed 's/func //'); do
+      echo "fuzz $p $f"
+      go test "./$p" -run '^$' -fuzz "^$f\$" -fuzztime 60s || status=1
+    done
+  done
+fi
+go run ./test/tally <"$log" || status=1
+exit $status
