@@ -58,8 +58,8 @@ func list(t *testing.T) []pkg {
 
 // floors: the longest matching prefix decides.
 var floors = map[string]int{
-	"":     4, // doc.go
-	"cvm":  0, "appcompose": 0,
+	"":    4, // doc.go
+	"cvm": 0, "appcompose": 0,
 	"keys": 1, "attest": 1, "ratls": 1, "ledger": 1, "governance": 1,
 	"attest/fetch": 2, "attest/tdxguest": 2, "attest/sevguest": 2, "attest/simtee": 2,
 	"governance/ethereum": 2, "governance/static": 2,
@@ -118,18 +118,18 @@ func TestImportsGoDown(t *testing.T) {
 
 // homes: library prefix -> the only places that may import it.
 var homes = map[string][]string{
-	"github.com/hashicorp/raft":            {"internal/replica"},
-	"github.com/docker/docker":             {"guest-agent/compose", "vmm/container", "internal/registry", "os"}, // vmm/container: the development driver is a client of the local engine
-	"github.com/caddyserver/certmagic":     {"gateway/certs"},
-	"github.com/ethereum/go-ethereum":      {"governance/ethereum", "internal/wallet", "devcloud"},
-	"github.com/danielgtaylor/huma":        {"api"},
-	"github.com/google/go-tdx-guest":       {"attest/tdxguest"},
-	"github.com/google/go-sev-guest":       {"attest/sevguest"},
-	"github.com/riverqueue/river":          {"api"},
-	"golang.zx2c4.com/wireguard":           {"internal/wgnet"},
-	"gvisor.dev/gvisor":                    {"internal/wgnet"},
-	"github.com/letsencrypt/pebble":        {},
-	"github.com/spf13/cobra":               {"cli", "cmd", "devcloud"},
+	"github.com/hashicorp/raft":              {"internal/replica"},
+	"github.com/docker/docker":               {"guest-agent/compose", "vmm/container", "internal/registry", "os"}, // vmm/container: the development driver is a client of the local engine
+	"github.com/caddyserver/certmagic":       {"gateway/certs"},
+	"github.com/ethereum/go-ethereum":        {"governance/ethereum", "internal/wallet", "devcloud"},
+	"github.com/danielgtaylor/huma":          {"api"},
+	"github.com/google/go-tdx-guest":         {"attest/tdxguest"},
+	"github.com/google/go-sev-guest":         {"attest/sevguest"},
+	"github.com/riverqueue/river":            {"api"},
+	"golang.zx2c4.com/wireguard":             {"internal/wgnet"},
+	"gvisor.dev/gvisor":                      {"internal/wgnet"},
+	"github.com/letsencrypt/pebble":          {},
+	"github.com/spf13/cobra":                 {"cli", "cmd", "devcloud"},
 	"github.com/google/go-containerregistry": {"internal/registry", "templates", "vmm/image"},
 }
 
