@@ -20,6 +20,11 @@ const (
 	WireGuardPort = 9182
 )
 
+// DataDir is where the VM's state disk is: the container driver mounts the
+// instance's volume there, a real guest its opened data disk. Docker's data root,
+// named volumes and the app's directory live below it.
+const DataDir = "/var/lib/phala"
+
 // Files and sockets the host and the guest share. The host side of RunDir is
 // writable by both; SharedDir is read-only for the guest. Nothing in them is
 // believed: it is measured, checked against something measured, or ignored.
@@ -34,6 +39,7 @@ const (
 // Guest API (GuestSock), host -> guest:
 //
 //	GET  /v1/info               -> AppInfo (reference shape, C.4)
+//	GET  /v1/boot               -> Boot     how far this boot is; the VMM asks after its own restart
 //	GET  /v1/containers         -> Containers
 //	GET  /v1/sysinfo            -> SysInfo
 //	GET  /v1/evidence?nonce=hex -> Evidence
@@ -41,6 +47,13 @@ const (
 //	POST /v1/shutdown           -> {}   stops compose, unmounts, exits
 type Containers struct {
 	Containers []Container `json:"containers"`
+}
+
+// Boot is how far the present boot came: what a VMM that was away has missed.
+type Boot struct {
+	Progress string `json:"progress"`           // the last boot.progress text
+	Ready    bool   `json:"ready"`              // "ready" was notified
+	Instance string `json:"instance,omitempty"` // last instance.info payload
 }
 
 // Container is one container of the app (ListContainers of the reference).
