@@ -1,0 +1,97 @@
+// Package machine is the driver line: what the VMM asks of whatever runs
+// confidential VMs. Everything above it (records, admission, host API, restart
+// policy) is the same for QEMU, for the container driver and for the dry one.
+//
+// A driver knows nothing about apps: it gets two host directories (files for the
+// guest, sockets shared with the guest), a size, an image, and registers. It must
+// not keep state of its own beyond what its engine keeps, so that Adopt finds a
+// machine again after the VMM was killed.
+package machine
+
+import (
+	"context"
+	"io"
+	"net"
+	"time"
+
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+// Driver runs machines of one kind.
+type Driver interface {
+	// Describe says what the driver and its hardware are. Called at start and for GET /v1/node.
+	Describe(ctx context.Context) (Description, error)
+	// Launch starts a machine that is not running. The state volume of m.ID is made
+	// when missing and kept otherwise. When it fails nothing runs.
+	Launch(ctx context.Context, m Machine) (Instance, error)
+	// Adopt finds a machine that runs since before the VMM did; code not_found otherwise.
+	Adopt(ctx context.Context, id string) (Instance, error)
+	// Remove deletes what is left of a stopped machine, and its state volume unless
+	// keepState. Removing what does not exist succeeds.
+	Remove(ctx context.Context, id string, keepState bool) error
+}
+
+// Instance is one run of a machine, from Launch to its exit.
+type Instance interface {
+	// Wait blocks until the run ends.
+	Wait(ctx context.Context) (Exit, error)
+	// Stop ends the run: the engine's own polite signal first, by force after grace.
+	// The guest agent was already asked over its socket by the caller.
+	Stop(ctx context.Context, grace time.Duration) error
+	// Console streams what the guest wrote to its console, oldest first.
+	Console(ctx context.Context, o ConsoleOptions) (io.ReadCloser, error)
+	// DialGuest connects to the guest agent's guest API.
+	DialGuest(ctx context.Context) (net.Conn, error)
+}
+
+// Description of a driver.
+type Description struct {
+	Name      string // qemu, container, dry
+	Simulated bool   // the TEE is simulated: proves nothing about hardware
+	DeviceID  cvm.DeviceID
+	Warnings  []string
+}
+
+// Machine is what to run.
+type Machine struct {
+	ID    string // uuid; also names the state volume
+	Name  string // for people, in labels
+	Boot  int    // counts launches; a new boot means new registers
+	Image Image
+	Size  Size
+	// Shared holds the host-shared files (read-only for the guest), Run the sockets
+	// (guestapi.RunDir in the guest).
+	Shared, Run string
+	// VMConfig is the JSON that describes the machine to a verifier; the driver's
+	// registers follow from it.
+	VMConfig   string
+	MRConfigID cvm.Measurement
+}
+
+// Image is a verified guest image.
+type Image struct {
+	Name string
+	Dir  string
+	Hash cvm.ImageHash
+}
+
+// Size of a machine.
+type Size struct {
+	VCPU      int
+	MemoryMiB int
+	DiskMiB   int
+}
+
+// Exit is how a run ended.
+type Exit struct {
+	Code      int    // of the first process, or of the hypervisor
+	OOMKilled bool   // the machine ran out of its own memory
+	Requested bool   // Stop was called on this instance
+	Detail    string // the engine's own words, if any
+}
+
+// ConsoleOptions select console output.
+type ConsoleOptions struct {
+	Tail   int // lines; 0 is all that is kept
+	Follow bool
+}

@@ -1,0 +1,132 @@
+package vmmapi
+
+import (
+	"context"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/rpc"
+)
+
+// Client calls a VMM. Errors of the VMM arrive as *cvm.Error with the VMM's own
+// code and reason; a VMM that does not answer is code unavailable.
+type Client struct{ rpc rpc.Client }
+
+// NewClient calls the VMM at base ("http://127.0.0.1:8720") with its bearer token.
+// h may be nil: then the default HTTP client is used, without a timeout, because
+// logs are streamed; bound calls by their context.
+func NewClient(base, token string, h *http.Client) *Client {
+	return &Client{rpc.Client{Base: base, HTTP: h, Header: http.Header{"Authorization": {"Bearer " + token}}}}
+}
+
+func vmPath(id string, rest string) string { return PathVMs + url.PathEscape(id) + rest }
+
+// Node describes the host.
+func (c *Client) Node(ctx context.Context) (n Node, err error) {
+	return n, c.rpc.Call(ctx, http.MethodGet, "/v1/node", nil, &n)
+}
+
+// Images lists the guest images of the host.
+func (c *Client) Images(ctx context.Context) (v []Image, err error) {
+	return v, c.rpc.Call(ctx, http.MethodGet, "/v1/images", nil, &v)
+}
+
+// List returns all VMs of the host.
+func (c *Client) List(ctx context.Context) (v []VM, err error) {
+	return v, c.rpc.Call(ctx, http.MethodGet, "/v1/vms", nil, &v)
+}
+
+// Put defines a VM. Sending the same spec again returns the VM as it is; another
+// spec under the same id is a conflict.
+func (c *Client) Put(ctx context.Context, s Spec) (v VM, err error) {
+	return v, c.rpc.Call(ctx, http.MethodPut, vmPath(s.ID, ""), s, &v)
+}
+
+// Get returns one VM, or code not_found.
+func (c *Client) Get(ctx context.Context, id string) (v VM, err error) {
+	return v, c.rpc.Call(ctx, http.MethodGet, vmPath(id, ""), nil, &v)
+}
+
+// PutApp replaces what the host hands to the guest; it takes effect at the next start.
+func (c *Client) PutApp(ctx context.Context, id string, a App) (v VM, err error) {
+	return v, c.rpc.Call(ctx, http.MethodPut, vmPath(id, "/app"), a, &v)
+}
+
+// PutResources changes the size; it takes effect at the next start.
+func (c *Client) PutResources(ctx context.Context, id string, r Resources) (v VM, err error) {
+	return v, c.rpc.Call(ctx, http.MethodPut, vmPath(id, "/resources"), r, &v)
+}
+
+// Start asks for a running VM and returns at once.
+func (c *Client) Start(ctx context.Context, id string) (VM, error) { return c.op(ctx, id, "/start") }
+
+// Stop asks for a stopped VM and returns at once.
+func (c *Client) Stop(ctx context.Context, id string) (VM, error) { return c.op(ctx, id, "/stop") }
+
+// Restart stops the VM and starts it again; it returns at once.
+func (c *Client) Restart(ctx context.Context, id string) (VM, error) {
+	return c.op(ctx, id, "/restart")
+}
+
+func (c *Client) op(ctx context.Context, id, what string) (v VM, err error) {
+	return v, c.rpc.Call(ctx, http.MethodPost, vmPath(id, what), nil, &v)
+}
+
+// Delete removes the VM, and its volumes unless keepVolumes. It returns at once:
+// the VM is gone when Get says not_found. Deleting what is gone is not an error.
+func (c *Client) Delete(ctx context.Context, id string, keepVolumes bool) error {
+	q := "?volumes=delete"
+	if keepVolumes {
+		q = "?volumes=keep"
+	}
+	return c.rpc.Call(ctx, http.MethodDelete, vmPath(id, q), nil, nil)
+}
+
+// Events returns what happened to a VM, oldest first.
+func (c *Client) Events(ctx context.Context, id string) (v []Event, err error) {
+	return v, c.rpc.Call(ctx, http.MethodGet, vmPath(id, "/events"), nil, &v)
+}
+
+// Serial streams the guest's console: the last tail lines (0: all that is kept),
+// and what follows until ctx ends when follow is set.
+func (c *Client) Serial(ctx context.Context, id string, tail int, follow bool) (io.ReadCloser, error) {
+	q := url.Values{"follow": {strconv.FormatBool(follow)}}
+	if tail > 0 {
+		q.Set("tail", strconv.Itoa(tail))
+	}
+	return c.rpc.Stream(ctx, http.MethodGet, vmPath(id, "/serial?"+q.Encode()), nil)
+}
+
+// GuestInfo decodes the guest's AppInfo (reference shape) into out.
+func (c *Client) GuestInfo(ctx context.Context, id string, out any) error {
+	return c.rpc.Call(ctx, http.MethodGet, vmPath(id, "/guest/info"), nil, out)
+}
+
+// GuestContainers lists the app's containers.
+func (c *Client) GuestContainers(ctx context.Context, id string) (v guestapi.Containers, err error) {
+	return v, c.rpc.Call(ctx, http.MethodGet, vmPath(id, "/guest/containers"), nil, &v)
+}
+
+// GuestSysInfo returns the guest's system figures.
+func (c *Client) GuestSysInfo(ctx context.Context, id string) (v guestapi.SysInfo, err error) {
+	return v, c.rpc.Call(ctx, http.MethodGet, vmPath(id, "/guest/sysinfo"), nil, &v)
+}
+
+// GuestEvidence asks the guest for evidence over the caller's nonce (1-64 bytes).
+func (c *Client) GuestEvidence(ctx context.Context, id string, nonce []byte) (v guestapi.Evidence, err error) {
+	if len(nonce) == 0 || len(nonce) > 64 {
+		return v, cvm.Errorf(cvm.Invalid, "evidence nonce: want 1 to 64 bytes, got %d", len(nonce))
+	}
+	return v, c.rpc.Call(ctx, http.MethodGet, vmPath(id, "/guest/evidence?nonce="+hex.EncodeToString(nonce)), nil, &v)
+}
+
+// GuestLogs streams a container's log; q holds the reference's query
+// (since until tail follow timestamps text).
+func (c *Client) GuestLogs(ctx context.Context, id, container string, q url.Values) (io.ReadCloser, error) {
+	return c.rpc.Stream(ctx, http.MethodGet, vmPath(id, "/guest/logs/"+url.PathEscape(container)+"?"+q.Encode()), nil)
+}
