@@ -25,6 +25,14 @@ const (
 // named volumes and the app's directory live below it.
 const DataDir = "/var/lib/phala"
 
+// In the container driver PID 1 starts in its own cgroup namespace, with
+// /sys/fs/cgroup (v2) or each /sys/fs/cgroup/* (v1) mounted read-only. Before
+// dockerd it must remount each of them with MS_REMOUNT|MS_BIND|MS_NOSUID|MS_NODEV|
+// MS_NOEXEC and without MS_RDONLY (checked; a plain remount is "busy"), so that the
+// instance's limits hold for the containers inside; /proc/sys likewise. On v2 it
+// also moves itself into a child group and enables the controllers. /run and /tmp
+// are tmpfs. SIGTERM asks PID 1 to stop as /v1/shutdown does.
+
 // Files and sockets the host and the guest share. The host side of RunDir is
 // writable by both; SharedDir is read-only for the guest. Nothing in them is
 // believed: it is measured, checked against something measured, or ignored.
