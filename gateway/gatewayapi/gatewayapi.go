@@ -25,6 +25,10 @@ const PathRegister = "/v1/register"
 // registers again with each new ticket; the same WireGuard key keeps its address.
 type RegisterRequest struct {
 	Ticket []byte `json:"ticket"`
+	// WireGuardPort is the guest's UDP port (guestapi.WireGuardPort), 0 if unknown.
+	// With it a gateway that has restarted can shake hands first; it is a hint only,
+	// packets that prove the key move the endpoint.
+	WireGuardPort int `json:"wireguard_port,omitempty"`
 }
 
 // Registration tells a guest how to reach the gateway. The guest keeps a tunnel to
@@ -36,6 +40,9 @@ type Registration struct {
 	Expires time.Time `json:"expires"`
 	Domain  string    `json:"domain"` // base domain
 	Port    int       `json:"external_port"`
+	// GatewayRun changes when the gateway process starts anew: a guest that sees it
+	// change resets its tunnel sessions (wgnet.ResetPeer).
+	GatewayRun string `json:"gateway_run"`
 }
 
 // Server is one gateway's end of the tunnel.
