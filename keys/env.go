@@ -132,7 +132,11 @@ func DecryptEnv(priv Secret, blob []byte) ([]EnvVar, error) {
 		return nil, cvm.Errorf(cvm.Invalid, "encrypted environment: it was not encrypted to this app's key, or it was changed")
 	}
 	var d envDocument
-	if err := json.Unmarshal(plain, &d); err != nil {
+	target := any(&d)
+	if bytes.HasPrefix(plain, []byte("[")) { // a bare list, as in the reference's own vector
+		target = &d.Env
+	}
+	if err := json.Unmarshal(plain, target); err != nil {
 		return nil, cvm.Errorf(cvm.Invalid, "encrypted environment: its content is not the expected JSON") // no cause: it may quote a value
 	}
 	if err := CheckEnv(d.Env); err != nil {

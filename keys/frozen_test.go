@@ -1,0 +1,24 @@
+package keys_test
+
+// DO NOT CHANGE: disk, disk without instance, env, app key, app CA, ticket, nonce.
+// Changing one loses what apps have encrypted.
+var (
+	frozenEpoch0 = []string{
+		"59e806d0f4cbda990d7ad1f9c5d6e8267c551150e48fef9e34d71e11f8ba57c2",
+		"519adc3ed057eb7b73fa14f0daad05865461c28b6657127be2aeff9a8ed09e9a",
+		"3a1cd6fef7c0c7d8bc0b0a7af3cbfd671450c0a008c5ed4ac8f33c89f8b0f67f",
+		"1e6ed5326409f0b8e106bcc584d1814881b1afa895fc29f6044a78d1de7b4dd4",
+		"bfeb71de8d3f7bf1ab185953a18a43c049efac2f40dac1e196bc63eb6c026d10",
+		"488c23028328a040986cf05979361a0044e8d7e4a027bc067c024f7ebb9684f5",
+		"06f0d6914e7fa0f6b7eff643a25cd3e7ba4ddda86d577469fb67e18c7eec5c53",
+	}
+	frozenEpoch1 = []string{
+		"8595937934b0ea6046c2c47c0d25f4f7c192f2484b34f5eb75d6527c5d3f0bdc",
+		"ceee3e01230f99d55b62cfb1c24b72374ce74c3abfc9d80b189ef5776c2be0ea",
+		"d8c061f95a8c2d0186b70b07e354c6b47b207dde310341e774d8ecb63a7008b6",
+		"a4e90bc6e91e30a3057ddf789c53fb21525f84815889030aa625b6d3fd3d0b3f",
+		"1440e8bdaf7b5ba4ba7dad5a108fbfaac4c4e0700e3814eb90b52fd53bab4fb4",
+		"ee3f8f9d4f77e273ae40222882223c0880127e47467e35c5afd47ed803408f64",
+		"b5017127c0c6031b959141a5224320cb4ec4ec91eab5d8352c9f286b680518a6",
+	}
+)
