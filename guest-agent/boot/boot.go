@@ -19,7 +19,6 @@ import (
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
-	"github.com/confidential-cloud/phala/guest-agent/secrets"
 	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
@@ -52,7 +51,7 @@ type State struct {
 	Keys        Keys
 	KeyProvider []byte // payload of the key-provider event
 	StorageFS   string
-	Env         []secrets.Var
+	Env         []keys.EnvVar
 }
 
 // EnvSigned reports whether the environment carries a signature.

@@ -1,91 +1,88 @@
 // Package secrets opens the app's encrypted environment and turns it into what the
-// containers see. Values live in memory and on tmpfs only; they have no String.
+// containers see. Values live in memory and on tmpfs only.
 package secrets
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/keys"
+	"github.com/confidential-cloud/phala/kms/kmsapi"
+	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
-// Limits of a decrypted environment (dstack-core E).
+// Reasons of an environment that cannot be used.
 const (
-	MaxVars  = 1024
-	MaxName  = 255       // bytes
-	MaxValue = 128 << 10 // bytes
-	MaxTotal = 1 << 20   // bytes, names and values
+	ReasonEnv       = "environment-invalid"
+	ReasonSignature = kmsapi.ReasonEnvSwapped
 )
 
-// ReasonEnv is the reason of an environment that cannot be used.
-const ReasonEnv = "environment-invalid"
-
-// Var is one variable. Its value is secret: it prints as its name.
-type Var struct {
-	Name  string
-	value string
-}
-
-// NewVar makes a variable.
-func NewVar(name, value string) Var { return Var{Name: name, value: value} }
-
-// Reveal returns the value. Do not log it.
-func (v Var) Reveal() string             { return v.value }
-func (v Var) String() string             { return v.Name + "=[redacted]" }
-func (v Var) GoString() string           { return v.String() }
-func (v Var) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, v.String()) }
-func (v Var) LogValue() slog.Value       { return slog.StringValue(v.String()) }
-
-// ParseEnv reads the decrypted document {"env":[{"key","value"}]} and keeps the
-// names that the measured app-compose allows. dropped are the names it does not;
-// empty names are dropped without a word (clients pad with them).
-func ParseEnv(plain []byte, allowed []string) (vars []Var, dropped []string, err error) {
-	var doc struct {
-		Env []struct {
-			Key   string `json:"key"`
-			Value string `json:"value"`
-		} `json:"env"`
+// Open decrypts the environment with the app's key and keeps the variables that
+// the measured app-compose allows, the last one where a name occurs twice. dropped
+// are the names it does not allow (safe to log).
+func Open(key keys.Secret, blob []byte, allowed []string) (vars []keys.EnvVar, dropped []string, err error) {
+	all, err := keys.DecryptEnv(key, blob)
+	if err != nil {
+		return nil, nil, bad("%w", err)
 	}
-	if err := json.Unmarshal(plain, &doc); err != nil {
-		// The decoder's message may quote the plaintext: it is withheld.
-		return nil, nil, bad("the decrypted environment is not the expected JSON")
-	}
-	if len(doc.Env) > MaxVars {
-		return nil, nil, bad("the environment has %d variables, the limit is %d", len(doc.Env), MaxVars)
-	}
-	at, total := map[string]int{}, 0
-	for _, e := range doc.Env {
-		total += len(e.Key) + len(e.Value)
+	at := map[string]int{}
+	for _, v := range all {
 		switch {
-		case len(e.Key) > MaxName:
-			return nil, nil, bad("an environment name has %d bytes, the limit is %d", len(e.Key), MaxName)
-		case len(e.Value) > MaxValue:
-			return nil, nil, bad("the value of %q has %d bytes, the limit is %d", e.Key, len(e.Value), MaxValue)
-		case total > MaxTotal:
-			return nil, nil, bad("the environment is over %d bytes", MaxTotal)
-		case e.Key == "":
+		case v.Key == "": // clients pad with empty names
 			continue
-		case !appcompose.EnvName.MatchString(e.Key) || !slices.Contains(allowed, e.Key):
-			dropped = append(dropped, printable(e.Key))
+		case !appcompose.EnvName.MatchString(v.Key) || !slices.Contains(allowed, v.Key):
+			dropped = append(dropped, printable(v.Key))
 			continue
-		case strings.ContainsRune(e.Value, 0):
-			return nil, nil, bad("the value of %q contains a zero byte", e.Key)
+		case strings.ContainsRune(v.Value, 0):
+			return nil, nil, bad("the value of %q contains a zero byte", v.Key)
 		}
-		if i, ok := at[e.Key]; ok { // the last one counts, as in a shell
-			vars[i] = NewVar(e.Key, e.Value)
+		if i, ok := at[v.Key]; ok {
+			vars[i] = v
 			continue
 		}
-		at[e.Key] = len(vars)
-		vars = append(vars, NewVar(e.Key, e.Value))
+		at[v.Key] = len(vars)
+		vars = append(vars, v)
 	}
 	return vars, dropped, nil
+}
+
+// CheckSignature holds the environment to the signers that the measured
+// app-compose names (T11). The KMS has checked it too, and alone knows the
+// counter's high-water mark; here a KMS that did not look is caught.
+func CheckSignature(signers []string, sig *vmmapi.EnvSignature, app cvm.AppID, blob []byte) error {
+	if len(signers) == 0 || len(blob) == 0 {
+		return nil
+	}
+	no := func(text string) error {
+		return cvm.Errorf(cvm.Denied, "environment: %s", text).WithReason(ReasonSignature).
+			WithFix("send the environment again with `phala envs update`, signed by one of the app's env_signers")
+	}
+	if sig == nil {
+		return no("the app asks for a signed environment, and this one has no signature")
+	}
+	raw, err := hex.DecodeString(strings.TrimPrefix(sig.Signature, "0x"))
+	if err != nil {
+		return no("the signature is not hex")
+	}
+	who, err := keys.RecoverEnvSigner(raw, app, sig.Counter, sha256.Sum256(blob))
+	if err != nil {
+		return no("the signature does not cover this environment")
+	}
+	for _, s := range signers {
+		if keys.SameAddress(s, who) {
+			return nil
+		}
+	}
+	return no("it is signed by " + who + ", which the app does not name (or it was changed after signing)")
 }
 
 // printable makes a foreign name safe for logs.
@@ -101,28 +98,28 @@ func bad(format string, args ...any) error {
 }
 
 // Environ is the variables as a process environment.
-func Environ(vars []Var) []string {
+func Environ(vars []keys.EnvVar) []string {
 	out := make([]string, 0, len(vars))
 	for _, v := range vars {
-		out = append(out, v.Name+"="+v.value)
+		out = append(out, v.Key+"="+v.Value)
 	}
 	return out
 }
 
 // ShellFile is the reference's .decrypted-env: one shell-quoted KEY=value per line.
-func ShellFile(vars []Var) []byte {
+func ShellFile(vars []keys.EnvVar) []byte {
 	var b strings.Builder
 	for _, v := range vars {
-		b.WriteString(v.Name + "='" + strings.ReplaceAll(v.value, "'", `'\''`) + "'\n")
+		b.WriteString(v.Key + "='" + strings.ReplaceAll(v.Value, "'", `'\''`) + "'\n")
 	}
 	return []byte(b.String())
 }
 
 // JSONFile is the reference's .decrypted-env.json: an object of strings.
-func JSONFile(vars []Var) ([]byte, error) {
+func JSONFile(vars []keys.EnvVar) ([]byte, error) {
 	m := map[string]string{}
 	for _, v := range vars {
-		m[v.Name] = v.value
+		m[v.Key] = v.Value
 	}
 	return json.Marshal(m)
 }
@@ -146,16 +143,16 @@ const dockerHub = "https://index.docker.io/v1/"
 
 // LoginOf reads the credentials; nil when the environment has none. One half of a
 // pair is an error: the pull would fail later with a text that misleads.
-func LoginOf(vars []Var) (*Login, error) {
+func LoginOf(vars []keys.EnvVar) (*Login, error) {
 	var l Login
 	for _, v := range vars {
-		switch v.Name {
+		switch v.Key {
 		case EnvUsername:
-			l.Username = v.value
+			l.Username = v.Value
 		case EnvPassword:
-			l.password = v.value
+			l.password = v.Value
 		case EnvRegistry:
-			l.Registry = v.value
+			l.Registry = v.Value
 		}
 	}
 	switch {
