@@ -24,7 +24,8 @@ type Driver interface {
 	// Launch starts a machine that is not running. The state volume of m.ID is made
 	// when missing and kept otherwise. When it fails nothing runs.
 	Launch(ctx context.Context, m Machine) (Instance, error)
-	// Adopt finds a machine that runs since before the VMM did; code not_found otherwise.
+	// Adopt finds the last run of a machine after the VMM was away: running, or exited
+	// and not launched again (its Wait returns at once). Code not_found otherwise.
 	Adopt(ctx context.Context, id string) (Instance, error)
 	// Remove deletes what is left of a stopped machine, and its state volume unless
 	// keepState. Removing what does not exist succeeds.
@@ -47,6 +48,7 @@ type Instance interface {
 // Description of a driver.
 type Description struct {
 	Name      string // qemu, container, dry
+	Variant   string // vm_config.tdx_attestation_variant of its machines
 	Simulated bool   // the TEE is simulated: proves nothing about hardware
 	DeviceID  cvm.DeviceID
 	Warnings  []string
