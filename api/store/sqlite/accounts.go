@@ -1,0 +1,75 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/confidential-cloud/phala/api/store"
+	"github.com/confidential-cloud/phala/internal/sqldb"
+)
+
+const principal = `SELECT u.id, u.username, u.email, u.role, w.id, w.name, w.slug FROM users u JOIN workspaces w ON w.id = u.workspace_id`
+
+func scanPrincipal(row *sql.Row) (p store.Principal, err error) {
+	err = row.Scan(&p.UserID, &p.Username, &p.Email, &p.Role, &p.WorkspaceID, &p.WorkspaceName, &p.WorkspaceSlug)
+	return p, notFound(err)
+}
+
+// Admin returns the first workspace's admin, created at the first call.
+func (d *DB) Admin(ctx context.Context) (store.Principal, error) {
+	p, err := scanPrincipal(d.db.QueryRowContext(ctx, principal+` WHERE u.role = 'admin' ORDER BY u.id LIMIT 1`))
+	if !errors.Is(err, store.ErrNotFound) {
+		return p, err
+	}
+	return d.AddWorkspace(ctx, "default", "admin", "", "admin")
+}
+
+// AddWorkspace makes a workspace with one user.
+func (d *DB) AddWorkspace(ctx context.Context, name, username, email, role string) (p store.Principal, err error) {
+	err = sqldb.Tx(ctx, d.db, func(tx *sql.Tx) error {
+		now := ms(d.now())
+		r, err := tx.ExecContext(ctx, `INSERT INTO workspaces (name, slug, created_at) VALUES (?, ?, ?)`, name, name, now)
+		if err != nil {
+			return fmt.Errorf("storing workspace: %w", err)
+		}
+		ws, _ := r.LastInsertId()
+		r, err = tx.ExecContext(ctx, `INSERT INTO users (workspace_id, username, email, role, created_at) VALUES (?, ?, ?, ?, ?)`, ws, username, email, role, now)
+		if err != nil {
+			return fmt.Errorf("storing user: %w", err)
+		}
+		id, _ := r.LastInsertId()
+		p, err = scanPrincipal(tx.QueryRowContext(ctx, principal+` WHERE u.id = ?`, id))
+		return err
+	})
+	return p, err
+}
+
+// AddKey stores the sha256 of a key.
+func (d *DB) AddKey(ctx context.Context, p store.Principal, name, prefix string, hash [32]byte) error {
+	_, err := d.db.ExecContext(ctx, `INSERT INTO api_keys (user_id, workspace_id, name, prefix, hash, created_at) VALUES (?, ?, ?, ?, ?, ?)`,
+		p.UserID, p.WorkspaceID, name, prefix, hash[:], ms(d.now()))
+	if err != nil {
+		return fmt.Errorf("storing key: %w", err)
+	}
+	return nil
+}
+
+// ByKey finds who a key belongs to. Its use is noted at most once a minute.
+func (d *DB) ByKey(ctx context.Context, hash [32]byte) (p store.Principal, err error) {
+	var used int64
+	row := d.db.QueryRowContext(ctx, `SELECT u.id, u.username, u.email, u.role, w.id, w.name, w.slug, k.id, k.last_used_at
+		FROM api_keys k JOIN users u ON u.id = k.user_id JOIN workspaces w ON w.id = k.workspace_id
+		WHERE k.hash = ? AND k.revoked_at = 0`, hash[:])
+	err = row.Scan(&p.UserID, &p.Username, &p.Email, &p.Role, &p.WorkspaceID, &p.WorkspaceName, &p.WorkspaceSlug, &p.KeyID, &used)
+	if err != nil {
+		return store.Principal{}, notFound(err)
+	}
+	if now := ms(d.now()); now-used > 60_000 {
+		if _, err := d.db.ExecContext(ctx, `UPDATE api_keys SET last_used_at = ? WHERE id = ?`, now, p.KeyID); err != nil {
+			return store.Principal{}, fmt.Errorf("noting the use of a key: %w", err)
+		}
+	}
+	return p, nil
+}
