@@ -257,4 +257,3 @@ func (s *Session) nonce(ctx context.Context, c *rpc.Client) ([]byte, error) {
 	}
 	return n.Nonce, nil
 }
-
