@@ -1,0 +1,205 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/api/store"
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/vmm/vmmapi"
+)
+
+// errorOf turns what went wrong into what people see. Errors without a code are
+// ours alone: their text stays in the log.
+func errorOf(err error) *cloudapi.CVMError {
+	var e *cvm.Error
+	if !errors.As(err, &e) {
+		return &cloudapi.CVMError{Reason: "internal", Message: "the cloud API failed at this operation (see its log)"}
+	}
+	reason := e.Reason
+	if reason == "" {
+		reason = string(e.Code)
+	}
+	return &cloudapi.CVMError{Reason: reason, Message: e.Message, Fix: e.Fix}
+}
+
+// vmError is why the VM failed, in the guest's or the VMM's words.
+func vmError(vm vmmapi.VM) *cloudapi.CVMError {
+	if vm.Error == nil {
+		return &cloudapi.CVMError{Reason: "vm-failed", Message: "the VM stopped without saying why", Fix: "look at the serial log"}
+	}
+	return &cloudapi.CVMError{Reason: vm.Error.Reason, Message: vm.Error.Message, Stage: vm.Error.Stage, Fix: vm.Error.Fix}
+}
+
+// settle gives a CVM the status it rests in.
+func settle(c *store.Change, status string, e *cloudapi.CVMError) {
+	c.CVM.Error = e
+	text := "the CVM is " + status
+	switch status {
+	case cloudapi.StatusFailed:
+		if e != nil {
+			c.Emit(cloudapi.Event{Kind: cloudapi.EventError, Status: status, Message: e.Message, Error: e})
+			text = "failed: " + e.Message
+		}
+	case cloudapi.StatusRunning:
+		c.CVM.StoppedAt, c.CVM.BootProgress = time.Time{}, ""
+	case cloudapi.StatusStopped:
+		c.CVM.StoppedAt, c.CVM.BootProgress = c.At, ""
+	case cloudapi.StatusDeleted:
+		c.CVM.DeletedAt = c.At
+		// Nothing needs it any more; ciphertext kept for nothing is still kept.
+		c.CVM.EncryptedEnv, c.CVM.EnvSignature = nil, nil
+		defer c.Emit(cloudapi.Event{Kind: cloudapi.EventDeleted, Status: status, Message: "the CVM is deleted"})
+	}
+	c.SetStatus(status, text)
+}
+
+// record stores what a VM shows during an operation, when it is new.
+func (t *task) record(ctx context.Context, vm vmmapi.VM) error {
+	if same(t.seen, vm) {
+		return nil
+	}
+	events, err := t.vmm.Events(ctx, t.cvm.UUID)
+	if err != nil && cvm.CodeOf(err) != cvm.Unavailable && cvm.CodeOf(err) != cvm.NotFound {
+		return err
+	}
+	err = t.change(ctx, func(c *store.Change, _ *store.Operation) {
+		observe(c, vm, events)
+		if t.op.Kind == store.Deploy && (vm.State == vmmapi.StateStarting || vm.State == vmmapi.StateBooting) {
+			c.SetStatus(cloudapi.StatusStarting, "the VM is starting")
+		}
+	})
+	if err == nil {
+		t.seen = vm
+	}
+	return err
+}
+
+func same(a, b vmmapi.VM) bool {
+	return a.State == b.State && a.BootProgress == b.BootProgress && a.Boots == b.Boots && a.InstanceID == b.InstanceID && a.StartedAt.Equal(b.StartedAt)
+}
+
+// observe copies a VM's facts and events to its CVM.
+func observe(c *store.Change, vm vmmapi.VM, events []vmmapi.Event) {
+	if !vm.InstanceID.IsZero() {
+		c.CVM.InstanceID = vm.InstanceID.String()
+	}
+	c.CVM.BootProgress = vm.BootProgress
+	c.CVM.StartedAt = vm.StartedAt
+	for _, e := range events {
+		kind := cloudapi.EventVM
+		switch e.Kind {
+		case "boot.progress":
+			kind = cloudapi.EventProgress
+		case "boot.error", "crashed":
+			kind = cloudapi.EventError
+		}
+		c.VMEvents = append(c.VMEvents, store.VMEvent{Seq: e.Seq, Event: cloudapi.Event{
+			Time: e.Time, Kind: kind, Message: e.Message, Generation: c.CVM.Generation,
+		}})
+	}
+}
+
+// sync compares resting CVMs with what their nodes show, until ctx ends: VMs crash,
+// restart by themselves, and lose their host.
+func (r *Runner) sync(ctx context.Context) {
+	tick := time.NewTicker(r.cfg.Sync)
+	defer tick.Stop()
+	for {
+		for _, id := range r.cfg.Nodes() {
+			if err := r.syncNode(ctx, id); err != nil && ctx.Err() == nil && cvm.CodeOf(err) != cvm.Unavailable {
+				r.cfg.Log.Warn("comparing CVMs with their node", "node", id, "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *Runner) syncNode(ctx context.Context, node int64) error {
+	vmm, err := r.cfg.Node(node)
+	if err != nil {
+		return err
+	}
+	// Before the VMs, so that a CVM whose VM was made in between is not missed in them.
+	cvms, err := r.cfg.Store.List(ctx, 0)
+	if err != nil {
+		return err
+	}
+	ask, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	vms, err := vmm.List(ask)
+	if err != nil {
+		return err
+	}
+	byID := make(map[string]vmmapi.VM, len(vms))
+	for _, v := range vms {
+		byID[v.Spec.ID] = v
+	}
+	for _, c := range cvms {
+		if c.NodeID != node {
+			continue
+		}
+		vm, ok := byID[c.UUID]
+		if err := r.syncOne(ctx, vmm, c, vm, ok); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Runner) syncOne(ctx context.Context, vmm VMM, c store.CVM, vm vmmapi.VM, found bool) error {
+	status, e := resting(vm, found)
+	instance := vm.InstanceID.String()
+	if status == c.Status && (vm.InstanceID.IsZero() || instance == c.InstanceID) && c.BootProgress == vm.BootProgress {
+		return nil
+	}
+	// A CVM that was never started, or was stopped before its VM existed, has none.
+	if !found && (c.Status == cloudapi.StatusStopped || c.Status == cloudapi.StatusFailed) {
+		return nil
+	}
+	var events []vmmapi.Event
+	if found {
+		var err error
+		if events, err = vmm.Events(ctx, c.UUID); err != nil {
+			return err
+		}
+	}
+	_, err := r.cfg.Store.Change(ctx, c.ID, nil, func(ch *store.Change) error {
+		// An operation is at work, or one came between: its job knows better.
+		if len(ch.Ops) > 0 || !ch.CVM.Live() || ch.CVM.Generation != c.Generation {
+			return nil
+		}
+		if found {
+			observe(ch, vm, events)
+		}
+		if status != ch.CVM.Status {
+			settle(ch, status, e)
+		}
+		return nil
+	})
+	return err
+}
+
+// resting maps a VM's state to the status of a CVM without operation.
+func resting(vm vmmapi.VM, found bool) (string, *cloudapi.CVMError) {
+	if !found {
+		return cloudapi.StatusFailed, &cloudapi.CVMError{Reason: "vm-missing", Message: "the node does not know this VM any more", Fix: "start it again; its state volume may be lost"}
+	}
+	switch vm.State {
+	case vmmapi.StateRunning:
+		return cloudapi.StatusRunning, nil
+	case vmmapi.StateStarting, vmmapi.StateBooting:
+		return cloudapi.StatusStarting, nil
+	case vmmapi.StateStopping:
+		return cloudapi.StatusStopping, nil
+	case vmmapi.StateStopped, vmmapi.StateCreated:
+		return cloudapi.StatusStopped, nil
+	}
+	return cloudapi.StatusFailed, vmError(vm)
+}

@@ -1,0 +1,54 @@
+package scheduler
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+func node(id int64, free Resources, mod func(*Node)) Node {
+	n := Node{ID: id, Name: "n" + string(rune('0'+id)), Region: "here", Online: true, Free: free, Images: []string{"img"}}
+	if mod != nil {
+		mod(&n)
+	}
+	return n
+}
+
+func TestPick(t *testing.T) {
+	big, small := Resources{8, 16384, 200}, Resources{2, 2048, 40}
+	tests := []struct {
+		name   string
+		req    Request
+		nodes  []Node
+		want   int64
+		reason string
+		text   string // in the explanation or the error
+	}{
+		{"most memory wins", Request{Need: Resources{1, 1024, 20}}, []Node{node(1, small, nil), node(2, big, nil)}, 2, "", "most free memory (16384 MiB) of 2"},
+		{"tie: lowest id", Request{Need: Resources{1, 1024, 20}}, []Node{node(2, big, nil), node(1, big, nil)}, 1, "", "n1"},
+		{"exact fit", Request{Need: small}, []Node{node(1, small, nil)}, 1, "", "n1"},
+		{"explains the others", Request{Need: Resources{4, 1024, 20}}, []Node{node(1, small, nil), node(2, big, nil)}, 2, "", "not n1: has 2 vCPU free, 4 needed"},
+		{"no nodes", Request{}, nil, 0, ReasonNoNodes, "no nodes"},
+		{"offline", Request{}, []Node{node(1, big, func(n *Node) { n.Online = false })}, 0, ReasonNoNodes, "n1: does not answer"},
+		{"cpu", Request{Need: Resources{9, 1, 1}}, []Node{node(1, big, nil)}, 0, ReasonNoCapacity, "8 vCPU free, 9 needed"},
+		{"memory", Request{Need: Resources{1, 16385, 1}}, []Node{node(1, big, nil)}, 0, ReasonNoCapacity, "16384 MiB memory free, 16385 needed"},
+		{"disk", Request{Need: Resources{1, 1, 201}}, []Node{node(1, big, nil)}, 0, ReasonNoCapacity, "200 GB disk free, 201 needed"},
+		{"negative is shown as 0", Request{Need: Resources{1, 1, 1}}, []Node{node(1, Resources{-1, 5, 5}, nil)}, 0, ReasonNoCapacity, "has 0 vCPU"},
+		{"region", Request{Region: "moon"}, []Node{node(1, big, nil)}, 0, ReasonNoNode, `not "moon"`},
+		{"node id", Request{NodeID: 7}, []Node{node(1, big, nil)}, 0, ReasonNoNode, "is not node 7"},
+		{"image", Request{Image: "other"}, []Node{node(1, big, nil)}, 0, ReasonNoImage, `no image "other" (it has: img)`},
+		{"nearest reason wins", Request{Image: "img", Need: Resources{9, 1, 1}}, []Node{node(1, big, nil), node(2, big, func(n *Node) { n.Images = nil })}, 0, ReasonNoCapacity, "n2: has no image"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			n, why, err := Pick(tt.req, tt.nodes)
+			if err != nil {
+				why = err.Error()
+			}
+			if n.ID != tt.want || cvm.ReasonOf(err) != tt.reason || !strings.Contains(why, tt.text) {
+				t.Errorf("got node %d, reason %q, %q; want %d, %q, %q", n.ID, cvm.ReasonOf(err), why, tt.want, tt.reason, tt.text)
+			}
+		})
+	}
+}
