@@ -217,8 +217,10 @@ func (w *Wallet) Allow(n Network) error {
 	return nil
 }
 
-// TransactOpts signs transactions for a network that the wallet allows.
-func (w *Wallet) TransactOpts(n Network) (*bind.TransactOpts, error) {
+// TransactOpts signs transactions for a network that the wallet allows. It is
+// what ethereum.Signer asks for.
+func (w *Wallet) TransactOpts(chainID uint64, dev bool) (*bind.TransactOpts, error) {
+	n := Network{ID: chainID, Dev: dev}
 	if err := w.Allow(n); err != nil {
 		return nil, err
 	}
