@@ -1,16 +1,25 @@
 // Package collateral holds the vendor's endorsements that a TDX verification
-// needs. A Set is carried, never trusted: everything in it is parsed and its
-// signatures checked at use, by attest.Verify.
+// needs, and parses them. A Set is carried, never trusted: its signatures are
+// checked at use, by attest.Verify. Values are read only from the exact bytes that
+// the vendor signed.
+//
+// Formats: Intel PCS API v4 (TCB info version 3, enclave identity version 2).
 package collateral
 
-// Set is the collateral for one FMSPC: exact bytes as the vendor signed them. Its
-// JSON form is the offline bundle.
+// Set is the collateral for one FMSPC, exact bytes as the vendor gave them. Its
+// JSON form (byte fields in base64) is the offline bundle.
 type Set struct {
 	TCBInfo               []byte `json:"tcb_info"`                 // response body {"tcbInfo":{...},"signature":"hex"}
-	TCBInfoIssuerChain    []byte `json:"tcb_info_issuer_chain"`    // PEM, signer then root
+	TCBInfoIssuerChain    []byte `json:"tcb_info_issuer_chain"`    // PEM: signer, root
 	QEIdentity            []byte `json:"qe_identity"`              // response body {"enclaveIdentity":{...},"signature":"hex"}
-	QEIdentityIssuerChain []byte `json:"qe_identity_issuer_chain"` // PEM
+	QEIdentityIssuerChain []byte `json:"qe_identity_issuer_chain"` // PEM: signer, root
 	RootCRL               []byte `json:"root_ca_crl"`              // DER
 	PCKCRL                []byte `json:"pck_crl"`                  // DER
-	PCKCRLIssuerChain     []byte `json:"pck_crl_issuer_chain"`     // PEM
+	PCKCRLIssuerChain     []byte `json:"pck_crl_issuer_chain"`     // PEM; not used: the quote's own chain names the issuer
 }
+
+// Limits of foreign collateral, in bytes.
+const (
+	MaxBody  = 1 << 20
+	MaxChain = 64 << 10
+)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/confidential-cloud/phala/attest/eventlog"
 	"github.com/confidential-cloud/phala/cvm"
@@ -97,11 +98,11 @@ func object(s string) (map[string]json.RawMessage, error) {
 			return nil, err
 		}
 		k, _ := t.(string)
-		if f := string(bytes.ToLower([]byte(k))); folded[f] {
+		f := strings.ToLower(k)
+		if folded[f] {
 			return nil, fmt.Errorf("key %q appears twice", k)
-		} else if folded[f] = true; f != k && f == "os_image_hash" {
-			return nil, fmt.Errorf("key %q: wrong case", k)
 		}
+		folded[f] = true
 		var raw json.RawMessage
 		if err := d.Decode(&raw); err != nil {
 			return nil, err

@@ -1,0 +1,144 @@
+package claim
+
+// Names of the checks that a verification of TDX evidence makes, in the order in
+// which they are made. They are stable: reports, ledger leaves and tests use them.
+const (
+	QuoteParse       = "quote.parse"
+	PCKChain         = "pck.chain"
+	RootAdmitted     = "root.admitted"
+	QEReport         = "quote.qe-report"
+	QuoteKey         = "quote.key"
+	QuoteSignature   = "quote.signature"
+	CollateralParse  = "collateral.parse"
+	CollateralChain  = "collateral.chain"
+	CollateralSigned = "collateral.signature"
+	CollateralMatch  = "collateral.match"
+	CollateralFresh  = "collateral.fresh"
+	CRLFresh         = "crl.fresh"
+	CRLRevoked       = "crl.revoked"
+	QEIdentity       = "qe.identity"
+	TDXModule        = "tdx.module"
+	TCBMatch         = "tcb.match"
+	TCBStatus        = "tcb.status"
+	TDDebug          = "td.debug"
+	TDAttributes     = "td.attributes"
+	TDXFAM           = "td.xfam"
+	ReportData       = "reportdata"
+	EventlogBoot     = "eventlog.boot"
+	EventlogReplay   = "eventlog.replay"
+	EventlogAgrees   = "eventlog.agrees"
+	EventlogIdentity = "eventlog.identity"
+	PhaseCheck       = "phase"
+	ImageMeasurement = "image.measurement"
+)
+
+// About is what a person is told about a check.
+type About struct {
+	Name     string
+	Title    string
+	Fix      string // where to look when it fails
+	Optional bool   // a failure still rejects; not having been made does not
+}
+
+// All lists every check of a TDX verification in order.
+func All() []About {
+	return []About{
+		{Name: QuoteParse, Title: "The quote is well formed", Fix: "the evidence is damaged or of another kind of TEE: fetch it again"},
+		{Name: PCKChain, Title: "The processor's certificate chains to a root", Fix: "the quote's certificates are damaged, expired or not those of a TDX host"},
+		{Name: RootAdmitted, Title: "The root is one this policy trusts", Fix: "compare the trust roots of the policy (or trust profile) with the machine's; a simulated TEE must be admitted by name"},
+		{Name: QEReport, Title: "The processor vouches for its quoting enclave", Fix: "the quote was altered or forged"},
+		{Name: QuoteKey, Title: "The quoting enclave vouches for the attestation key", Fix: "the attestation key was replaced: the quote is forged"},
+		{Name: QuoteSignature, Title: "The attestation key signed this quote", Fix: "the quote was altered after it was made"},
+		{Name: CollateralParse, Title: "The vendor's collateral is readable", Fix: "check the collateral service (PCS/PCCS) URL"},
+		{Name: CollateralChain, Title: "The collateral's signer chains to the same root", Fix: "the collateral comes from another vendor or signer: check the collateral service"},
+		{Name: CollateralSigned, Title: "The vendor signed the collateral", Fix: "the collateral was altered on its way: check the collateral service"},
+		{Name: CollateralMatch, Title: "The collateral is for this processor model", Fix: "the collateral service answered for another platform"},
+		{Name: CollateralFresh, Title: "The collateral is in its period of validity", Fix: "refresh the collateral, and check this machine's clock"},
+		{Name: CRLFresh, Title: "The revocation lists are genuine and current", Fix: "refresh the revocation lists, and check this machine's clock"},
+		{Name: CRLRevoked, Title: "No certificate in the chain is revoked", Fix: "the vendor revoked this machine: do not use it"},
+		{Name: QEIdentity, Title: "The quoting enclave is the vendor's", Fix: "the host runs a quoting enclave that the vendor does not list"},
+		{Name: TDXModule, Title: "The TDX module is the vendor's", Fix: "the host runs a TDX module that the vendor does not list"},
+		{Name: TCBMatch, Title: "The vendor rates this platform's patch level", Fix: "the platform is older than anything the vendor lists: update its firmware"},
+		{Name: TCBStatus, Title: "The patch level is admitted", Fix: "update the host's firmware and TDX module, or admit this status in the policy"},
+		{Name: TDDebug, Title: "The VM cannot be debugged by the host", Fix: "start the VM without the debug attribute"},
+		{Name: TDAttributes, Title: "The VM's attributes are safe", Fix: "start the VM with SEPT_VE_DISABLE and without reserved attributes"},
+		{Name: TDXFAM, Title: "The VM's CPU features are safe", Fix: "start the VM with a plain CPU model"},
+		{Name: ReportData, Title: "The evidence answers this request", Fix: "the quote was made for another key, nonce or connection: ask for a fresh one"},
+		{Name: EventlogBoot, Title: "The firmware's log matches the boot registers", Fix: "the log was altered: the registers are what counts", Optional: true},
+		{Name: EventlogReplay, Title: "The event log replays to the VM's register", Fix: "the log was altered, or belongs to another boot"},
+		{Name: EventlogAgrees, Title: "Both copies of the event log agree", Fix: "the log was altered"},
+		{Name: EventlogIdentity, Title: "The app's identity was measured once, in order", Fix: "the guest image does not measure as it must, or something extended the register before it was ready"},
+		{Name: PhaseCheck, Title: "The boot has come as far as it must", Fix: "keys are released only to a boot that has started nothing; other proofs need a VM that is ready"},
+		{Name: ImageMeasurement, Title: "The OS image is the one that was measured", Fix: "compare image and VM shape (CPU, memory) with what the host was told to start"},
+	}
+}
+
+// Recorder collects the checks of one verification.
+type Recorder struct{ made map[string]Check }
+
+// Pass records a check that held; got is what was found, short and safe to show.
+func (r *Recorder) Pass(name, got string) {
+	r.set(Check{Name: name, Verdict: Passed, Got: got})
+}
+
+// Fail records a check that did not hold. Want and got may be empty. The first
+// failure of a check stays.
+func (r *Recorder) Fail(name, want, got, reason string) {
+	r.set(Check{Name: name, Verdict: Failed, Want: want, Got: got, Reason: reason})
+}
+
+// Skip records why a check was not made.
+func (r *Recorder) Skip(name, reason string) {
+	r.set(Check{Name: name, Verdict: Skipped, Reason: reason})
+}
+
+// Try records err (nil passes) and reports whether the check passed.
+func (r *Recorder) Try(name string, err error) bool {
+	if err != nil {
+		r.Fail(name, "", "", err.Error())
+		return false
+	}
+	r.Pass(name, "")
+	return true
+}
+
+func (r *Recorder) set(c Check) {
+	if r.made == nil {
+		r.made = map[string]Check{}
+	}
+	if old, ok := r.made[c.Name]; ok && old.Verdict == Failed {
+		return
+	}
+	r.made[c.Name] = c
+}
+
+// Passed reports whether all the named checks were made and passed.
+func (r *Recorder) Passed(names ...string) bool {
+	for _, n := range names {
+		if r.made[n].Verdict != Passed {
+			return false
+		}
+	}
+	return true
+}
+
+// Checks lists all checks in order with their titles. What was not made appears
+// as skipped. A check is required unless it is optional and was not made: an
+// optional check that failed rejects too.
+func (r *Recorder) Checks() []Check {
+	all := All()
+	out := make([]Check, 0, len(all))
+	for _, a := range all {
+		c, ok := r.made[a.Name]
+		if !ok {
+			c = Check{Name: a.Name, Verdict: Skipped, Reason: "an earlier check failed"}
+		}
+		c.Title = a.Title
+		c.Required = !a.Optional || c.Verdict == Failed
+		if c.Verdict != Passed {
+			c.Fix = a.Fix
+		}
+		out = append(out, c)
+	}
+	return out
+}

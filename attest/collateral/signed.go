@@ -1,0 +1,156 @@
+package collateral
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/big"
+	"strings"
+	"time"
+
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+// Signed is a JSON object and the vendor's signature over its exact bytes.
+type Signed struct {
+	Bytes     []byte // what was signed
+	Signature []byte // r || s, 64 bytes
+}
+
+// Verify checks the signature (ECDSA P-256 over SHA-256 of Bytes).
+func (s Signed) Verify(pub *ecdsa.PublicKey) error {
+	if !VerifyRaw(pub, s.Bytes, s.Signature) {
+		return cvm.Errorf(cvm.Invalid, "the signature does not match")
+	}
+	return nil
+}
+
+// VerifyRaw checks an ECDSA signature in the form r || s over SHA-256 of msg.
+func VerifyRaw(pub *ecdsa.PublicKey, msg, sig []byte) bool {
+	if pub == nil || len(sig) != 64 {
+		return false
+	}
+	h := sha256.Sum256(msg)
+	return ecdsa.Verify(pub, h[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:]))
+}
+
+// ParseSigned splits a body {"<name>":{...},"signature":"<128 hex>"} without
+// decoding the signed object. It refuses any other, repeated or case-variant key
+// at any depth: lenient decoders would let such a key override signed content.
+func ParseSigned(body []byte, name string) (Signed, error) {
+	if len(body) > MaxBody {
+		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: %d bytes, at most %d", name, len(body), MaxBody)
+	}
+	if err := checkKeys(body); err != nil {
+		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: %w", name, err)
+	}
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(body, &m); err != nil {
+		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: %w", name, err)
+	}
+	raw, sigJSON := m[name], m["signature"]
+	if len(m) != 2 || len(raw) == 0 || raw[0] != '{' || len(sigJSON) == 0 {
+		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: want exactly the members %s and signature", name, name)
+	}
+	var sigHex string
+	if err := json.Unmarshal(sigJSON, &sigHex); err != nil {
+		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: signature is not a string", name)
+	}
+	sig, err := hex.DecodeString(sigHex)
+	if err != nil || len(sig) != 64 {
+		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: signature is not 64 bytes of hex", name)
+	}
+	// RawMessage keeps the exact bytes between the braces.
+	return Signed{Bytes: raw, Signature: sig}, nil
+}
+
+const maxDepth = 16
+
+// checkKeys walks a JSON value: keys are ASCII and differ, within one object, in
+// more than case; nothing follows the value.
+func checkKeys(b []byte) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if err := walk(d, 0); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("data after the JSON value")
+	}
+	return nil
+}
+
+func walk(d *json.Decoder, depth int) error {
+	t, err := d.Token()
+	if err != nil {
+		return err
+	}
+	delim, ok := t.(json.Delim)
+	if !ok {
+		return nil
+	}
+	if depth == maxDepth {
+		return fmt.Errorf("nested deeper than %d", maxDepth)
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		if delim == '{' {
+			if err := key(d, seen); err != nil {
+				return err
+			}
+		}
+		if err := walk(d, depth+1); err != nil {
+			return err
+		}
+	}
+	_, err = d.Token()
+	return err
+}
+
+func key(d *json.Decoder, seen map[string]bool) error {
+	t, err := d.Token()
+	if err != nil {
+		return err
+	}
+	k, _ := t.(string)
+	for _, c := range []byte(k) {
+		if c < 0x20 || c > 0x7e {
+			return fmt.Errorf("key %q is not ASCII", k)
+		}
+	}
+	f := strings.ToLower(k)
+	if seen[f] {
+		return fmt.Errorf("key %q is repeated or differs only in case", k)
+	}
+	seen[f] = true
+	return nil
+}
+
+// Window is the period in which signed collateral may be used.
+type Window struct{ From, Until time.Time }
+
+// Check refuses a time outside the window.
+func (w Window) Check(at time.Time) error {
+	if at.Before(w.From) {
+		return cvm.Errorf(cvm.Invalid, "issued in the future: valid from %s", w.From.UTC().Format(time.RFC3339))
+	}
+	if !at.Before(w.Until) {
+		return cvm.Errorf(cvm.Invalid, "expired %s", w.Until.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+const timeLayout = "2006-01-02T15:04:05Z"
+
+func window(what, from, until string) (Window, error) {
+	f, err1 := time.Parse(timeLayout, from)
+	u, err2 := time.Parse(timeLayout, until)
+	if err1 != nil || err2 != nil || !f.Before(u) {
+		return Window{}, cvm.Errorf(cvm.Invalid, "%s: issueDate %q, nextUpdate %q: want two times in order", what, from, until)
+	}
+	return Window{f, u}, nil
+}

@@ -1,0 +1,125 @@
+package collateral
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"time"
+
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+// ParseChain reads exactly n certificates in PEM, leaf first. The text must be
+// the canonical encoding of those certificates (64 columns, LF); only the last line
+// end may be missing and one NUL may follow, as vendors write it.
+func ParseChain(text []byte, n int) ([]*x509.Certificate, error) {
+	if len(text) > MaxChain {
+		return nil, cvm.Errorf(cvm.Invalid, "certificate chain of %d bytes, at most %d", len(text), MaxChain)
+	}
+	rest := bytes.TrimSuffix(text, []byte{0})
+	var certs []*x509.Certificate
+	for len(rest) > 0 {
+		if len(certs) == n {
+			return nil, cvm.Errorf(cvm.Invalid, "certificate chain: more than %d certificates or text after them", n)
+		}
+		block, next := pem.Decode(rest)
+		if block == nil || block.Type != "CERTIFICATE" || len(block.Headers) != 0 {
+			return nil, cvm.Errorf(cvm.Invalid, "certificate chain: certificate %d is not PEM", len(certs))
+		}
+		canonical := pem.EncodeToMemory(block)
+		if len(next) == 0 && rest[len(rest)-1] != '\n' {
+			canonical = canonical[:len(canonical)-1]
+		}
+		if !bytes.Equal(canonical, rest[:len(rest)-len(next)]) {
+			return nil, cvm.Errorf(cvm.Invalid, "certificate chain: certificate %d is not canonical PEM", len(certs))
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, cvm.Errorf(cvm.Invalid, "certificate %d: %w", len(certs), err)
+		}
+		certs, rest = append(certs, c), next
+	}
+	if len(certs) != n {
+		return nil, cvm.Errorf(cvm.Invalid, "certificate chain: %d certificates, want %d", len(certs), n)
+	}
+	return certs, nil
+}
+
+// SPKIHash is the sha256 of a certificate's SubjectPublicKeyInfo.
+func SPKIHash(c *x509.Certificate) [32]byte { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
+
+// VerifyChain checks a chain, leaf first, that ends in its root: signatures,
+// names, CA constraints, validity at a time. Trust in the root is the caller's.
+func VerifyChain(chain []*x509.Certificate, at time.Time) error {
+	for i, c := range chain {
+		issuer := chain[min(i+1, len(chain)-1)]
+		switch {
+		case at.Before(c.NotBefore) || at.After(c.NotAfter):
+			return cvm.Errorf(cvm.Invalid, "%s: valid %s to %s", c.Subject.CommonName, c.NotBefore.Format(time.DateOnly), c.NotAfter.Format(time.DateOnly))
+		case len(c.UnhandledCriticalExtensions) != 0:
+			return cvm.Errorf(cvm.Invalid, "%s: unknown critical extension", c.Subject.CommonName)
+		case c.SignatureAlgorithm != x509.ECDSAWithSHA256:
+			return cvm.Errorf(cvm.Invalid, "%s: signed with %s", c.Subject.CommonName, c.SignatureAlgorithm)
+		case !bytes.Equal(c.RawIssuer, issuer.RawSubject):
+			return cvm.Errorf(cvm.Invalid, "%s: issued by %s, not by %s", c.Subject.CommonName, c.Issuer.CommonName, issuer.Subject.CommonName)
+		case (i == 0) == c.IsCA && len(chain) > 1:
+			return cvm.Errorf(cvm.Invalid, "%s: CA is %v at place %d of the chain", c.Subject.CommonName, c.IsCA, i)
+		// i-1 certificates of a CA stand below this one.
+		case i > 0 && (c.MaxPathLen > 0 || c.MaxPathLenZero) && i-1 > c.MaxPathLen:
+			return cvm.Errorf(cvm.Invalid, "%s: path length exceeded", c.Subject.CommonName)
+		}
+		if err := c.CheckSignatureFrom(issuer); err != nil {
+			return cvm.Errorf(cvm.Invalid, "%s: %w", c.Subject.CommonName, err)
+		}
+	}
+	return nil
+}
+
+// CRL is a parsed revocation list.
+type CRL struct {
+	list    *x509.RevocationList
+	revoked map[string]bool
+}
+
+// ParseCRL reads a revocation list in DER. The signature is not checked.
+func ParseCRL(der []byte) (*CRL, error) {
+	if len(der) == 0 || len(der) > MaxBody {
+		return nil, cvm.Errorf(cvm.Invalid, "revocation list: %d bytes, want 1 to %d", len(der), MaxBody)
+	}
+	l, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, cvm.Errorf(cvm.Invalid, "revocation list: %w", err)
+	}
+	for _, e := range l.Extensions {
+		if e.Critical {
+			return nil, cvm.Errorf(cvm.Invalid, "revocation list: critical extension %s", e.Id)
+		}
+	}
+	c := &CRL{list: l, revoked: map[string]bool{}}
+	for _, e := range l.RevokedCertificateEntries {
+		c.revoked[e.SerialNumber.String()] = true
+	}
+	return c, nil
+}
+
+// Window is the list's period of validity.
+func (c *CRL) Window() Window { return Window{c.list.ThisUpdate, c.list.NextUpdate} }
+
+// Verify checks that issuer signed the list and that it is current.
+func (c *CRL) Verify(issuer *x509.Certificate, at time.Time) error {
+	if !bytes.Equal(c.list.RawIssuer, issuer.RawSubject) {
+		return cvm.Errorf(cvm.Invalid, "revocation list of %s, want that of %s", c.list.Issuer.CommonName, issuer.Subject.CommonName)
+	}
+	if err := c.list.CheckSignatureFrom(issuer); err != nil {
+		return cvm.Errorf(cvm.Invalid, "revocation list of %s: %w", issuer.Subject.CommonName, err)
+	}
+	if err := c.Window().Check(at); err != nil {
+		return cvm.Errorf(cvm.Invalid, "revocation list of %s: %w", issuer.Subject.CommonName, err)
+	}
+	return nil
+}
+
+// Revoked reports whether the list names a serial number.
+func (c *CRL) Revoked(serial *big.Int) bool { return c.revoked[serial.String()] }

@@ -1,0 +1,168 @@
+package tdx
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/asn1"
+
+	"github.com/confidential-cloud/phala/attest/collateral"
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+// PCK is what the vendor certified about one processor.
+type PCK struct {
+	PPID   []byte // 16 bytes: names the processor package
+	SGX    [16]uint8
+	PCESVN uint16
+	PCEID  [2]byte
+	FMSPC  [6]byte
+	CA     string // "platform" or "processor": whose revocation list counts
+}
+
+const (
+	oidSGX       = "1.2.840.113741.1.13.1"
+	cnRoot       = "Intel SGX Root CA"
+	cnPlatformCA = "Intel SGX PCK Platform CA"
+	cnProcessor  = "Intel SGX PCK Processor CA"
+	cnPCK        = "Intel SGX PCK Certificate"
+	cnTCBSigning = "Intel SGX TCB Signing"
+)
+
+// ParseChain reads the PCK chain inside the quote (leaf, CA, root) and the leaf's
+// SGX extension. Signatures are not checked.
+func (q *Quote) ParseChain() ([]*x509.Certificate, *PCK, error) {
+	chain, err := collateral.ParseChain(q.chain, 3)
+	if err != nil {
+		return nil, nil, err
+	}
+	pck, err := parsePCK(chain[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	switch cn := chain[1].Subject.CommonName; cn {
+	case cnPlatformCA:
+		pck.CA = "platform"
+	case cnProcessor:
+		pck.CA = "processor"
+	default:
+		return nil, nil, refuse("PCK issuer %q", cn)
+	}
+	if chain[0].Subject.CommonName != cnPCK || chain[2].Subject.CommonName != cnRoot {
+		return nil, nil, refuse("certificate chain of %q under %q", chain[0].Subject.CommonName, chain[2].Subject.CommonName)
+	}
+	return chain, pck, nil
+}
+
+// FMSPC reads the processor model and CA of a quote without verifying anything:
+// what a fetcher asks the vendor for.
+func FMSPC(quote []byte) (fmspc [6]byte, ca string, err error) {
+	q, err := ParseQuote(quote)
+	if err != nil {
+		return fmspc, "", err
+	}
+	_, pck, err := q.ParseChain()
+	if err != nil {
+		return fmspc, "", err
+	}
+	return pck.FMSPC, pck.CA, nil
+}
+
+type sgxItem struct {
+	ID    asn1.ObjectIdentifier
+	Value asn1.RawValue
+}
+
+// parsePCK reads the SGX extension: a sequence of (OID, value), each known one
+// exactly once.
+func parsePCK(c *x509.Certificate) (*PCK, error) {
+	var raw []byte
+	for _, e := range c.Extensions {
+		if e.Id.String() == oidSGX {
+			if raw != nil {
+				return nil, refuse("PCK certificate with two SGX extensions")
+			}
+			raw = e.Value
+		}
+	}
+	var items []sgxItem
+	if rest, err := asn1.Unmarshal(raw, &items); raw == nil || err != nil || len(rest) != 0 {
+		return nil, refuse("PCK certificate without a readable SGX extension")
+	}
+	p := &PCK{}
+	seen := map[string]bool{}
+	for _, it := range items {
+		id := it.ID.String()
+		if seen[id] {
+			return nil, refuse("PCK certificate repeats %s", id)
+		}
+		seen[id] = true
+		var err error
+		switch id {
+		case oidSGX + ".1":
+			p.PPID = make([]byte, 16)
+			err = octets(it.Value, p.PPID)
+		case oidSGX + ".2":
+			err = p.tcb(it.Value)
+		case oidSGX + ".3":
+			err = octets(it.Value, p.PCEID[:])
+		case oidSGX + ".4":
+			err = octets(it.Value, p.FMSPC[:])
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range []string{".1", ".2", ".3", ".4", ".5"} {
+		if !seen[oidSGX+n] {
+			return nil, refuse("PCK certificate without %s%s", oidSGX, n)
+		}
+	}
+	return p, nil
+}
+
+// tcb reads the 16 component SVNs, the PCE SVN and the CPU SVN (the components
+// count, as in Intel's own verifier).
+func (p *PCK) tcb(v asn1.RawValue) error {
+	var items []sgxItem
+	if rest, err := asn1.Unmarshal(v.FullBytes, &items); err != nil || len(rest) != 0 || len(items) != 18 {
+		return refuse("PCK certificate: TCB is not 18 items")
+	}
+	for i, it := range items {
+		want := append(asn1.ObjectIdentifier{1, 2, 840, 113741, 1, 13, 1, 2}, i+1)
+		if !it.ID.Equal(want) {
+			return refuse("PCK certificate: TCB item %d is %s", i, it.ID)
+		}
+		if i == 17 {
+			return octets(it.Value, make([]byte, 16))
+		}
+		var n int
+		if rest, err := asn1.Unmarshal(it.Value.FullBytes, &n); err != nil || len(rest) != 0 || n < 0 || n > 0xffff || i < 16 && n > 0xff {
+			return refuse("PCK certificate: TCB item %d out of range", i)
+		}
+		if i == 16 {
+			p.PCESVN = uint16(n)
+		} else {
+			p.SGX[i] = uint8(n)
+		}
+	}
+	return nil
+}
+
+func octets(v asn1.RawValue, dst []byte) error {
+	var b []byte
+	if rest, err := asn1.Unmarshal(v.FullBytes, &b); err != nil || len(rest) != 0 || len(b) != len(dst) {
+		return refuse("PCK certificate: want an octet string of %d bytes", len(dst))
+	}
+	copy(dst, b)
+	return nil
+}
+
+// qeVendorIntel is the vendor id in the quote header.
+func qeVendorIntel() []byte {
+	return []byte{0x93, 0x9a, 0x72, 0x33, 0xf7, 0x9c, 0x4c, 0xa9, 0x94, 0x0a, 0x0d, 0xb3, 0x95, 0x7f, 0x06, 0x07}
+}
+
+// DeviceID is sha256 of the PPID.
+func (p *PCK) DeviceID() cvm.DeviceID { return cvm.DeviceID(sha(p.PPID)) }
+
+func sameBytes(a, b []byte) bool { return bytes.Equal(a, b) }
