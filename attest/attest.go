@@ -1,49 +1,26 @@
 // Package attest decides whether evidence is to be believed. ParseEvidence reads
 // foreign bytes and trusts nothing; Verify takes evidence, collateral, a policy
 // and a time, and gives Verified or a *claim.Rejection with every check that was
-// made. It needs no network and no clock, so that a past decision can be replayed.
+// made. It needs no network and no clock, so that a past decision can be replayed;
+// collateral comes from attest/fetch.
 //
 // Absence of policy is refusal: the zero Policy accepts nothing.
 package attest
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/attest/eventlog"
 	"github.com/confidential-cloud/phala/attest/measure"
+	"github.com/confidential-cloud/phala/attest/tdx"
 	"github.com/confidential-cloud/phala/cvm"
 )
-
-// MaxEvidence bounds an encoded attestation, in bytes (the reference's limit).
-const MaxEvidence = 10 << 20
-
-// Encoding of an attestation on the wire.
-type Encoding int
-
-const (
-	EncodingAuto Encoding = iota // Marshal chooses: V0 when every event is V1, else V1
-	EncodingV0                   // SCALE
-	EncodingV1                   // msgpack
-)
-
-// Evidence is a parsed attestation, trusted by nobody.
-type Evidence struct {
-	Quote         []byte
-	EventLog      []eventlog.Event
-	RuntimeEvents []eventlog.Runtime
-	ReportData    [64]byte
-	Config        string   // vm_config JSON
-	Encoding      Encoding // as parsed, so that it re-encodes to the same bytes
-}
-
-// Root is an admitted trust root. Only IntelRoots makes a genuine platform:
-// Platform must be simulated or custom for any other key.
-type Root struct {
-	SPKI     [32]byte // sha256 of the root certificate's SubjectPublicKeyInfo
-	Platform cvm.Platform
-}
 
 // Policy is what a relying party admits. The zero Policy accepts nothing.
 type Policy struct {
@@ -73,23 +50,213 @@ func (v Verified) Claims() claim.Claims {
 // Valid reports whether a verification made v.
 func (v Verified) Valid() bool { return v.ok }
 
-// ParseEvidence reads an attestation in the reference's V0 (SCALE) or V1
-// (msgpack) form: bounded, canonical, no trailing bytes.
-func ParseEvidence(b []byte) (Evidence, error) {
-	return Evidence{}, cvm.Errorf(cvm.Unsupported, "attest.ParseEvidence is being built")
-}
-
-// Marshal encodes the evidence.
-func (e Evidence) Marshal() ([]byte, error) {
-	return nil, cvm.Errorf(cvm.Unsupported, "attest.Evidence.Marshal is being built")
-}
-
-// Strip is the form for certificates: the three ACPI events and the runtime
-// events, the latter without digests.
-func (e Evidence) Strip() Evidence { return e }
-
-// Verify checks everything and returns every check it made. A non-nil error is a
-// *claim.Rejection.
+// Verify checks everything and returns every check it made, in the order of
+// claim.All. A non-nil error is a *claim.Rejection.
 func Verify(ev Evidence, c collateral.Set, p Policy, at time.Time) (Verified, []claim.Check, error) {
-	return Verified{}, nil, &claim.Rejection{}
+	rec := &claim.Recorder{}
+	res := tdx.Verify(ev.Quote, c, p.admits, at, rec)
+	out := claim.Claims{Variant: cvm.VariantTDX, CheckedAt: at, Expires: res.Expires, TCB: res.TCB, VMConfig: ev.Config}
+	if res.PCK != nil {
+		out.RootSPKI = hex.EncodeToString(res.RootSPKI[:])
+		out.Platform = p.platform(res.RootSPKI)
+		out.DeviceID = res.PCK.DeviceID()
+		out.PPID = hex.EncodeToString(res.PCK.PPID)
+		out.FMSPC = hex.EncodeToString(res.PCK.FMSPC[:])
+	}
+	p.tcb(rec, res)
+	if q := res.Quote; q != nil {
+		tdx.CheckTD(q.Body, rec)
+		fromBody(&out, q.Body)
+		p.reportData(rec, ev, q.Body.ReportData)
+		p.eventLog(rec, &out, ev, q.Body)
+		p.image(rec, &out, ev, q.Body)
+	}
+	checks := rec.Checks()
+	if !claim.OK(checks) {
+		return Verified{}, checks, &claim.Rejection{Checks: checks, Genuine: rec.Passed(tdx.Genuine()...)}
+	}
+	return Verified{ok: true, claims: out}, checks, nil
 }
+
+func (p Policy) admits(spki [32]byte) bool { return p.platform(spki) != "" }
+
+// platform is what an admitted root stands for. Genuine platforms come from
+// pinned keys alone, whatever a policy says; a policy that calls another root
+// genuine is not believed, and a root without a platform is not admitted.
+func (p Policy) platform(spki [32]byte) cvm.Platform {
+	for _, r := range p.Roots {
+		if r.SPKI != spki {
+			continue
+		}
+		switch {
+		case slices.Contains(IntelRoots(), r):
+			return cvm.PlatformTDX
+		case isIntel(spki):
+			return "" // Intel's key under another name: a mistake in the policy
+		case r.Platform == cvm.PlatformSimulated || r.Platform == cvm.PlatformCustom:
+			return r.Platform
+		}
+	}
+	return ""
+}
+
+func (p Policy) tcb(rec *claim.Recorder, res tdx.Result) {
+	switch {
+	case res.TCB.Status == "":
+		rec.Skip(claim.TCBStatus, "the platform could not be rated")
+	case res.TCB.Status == tdx.Revoked || !slices.Contains(p.TCBStatus, res.TCB.Status):
+		rec.Fail(claim.TCBStatus, fmt.Sprintf("one of %q", p.TCBStatus), res.TCB.Status, "the policy does not admit this TCB status")
+	default:
+		rec.Pass(claim.TCBStatus, res.TCB.Status)
+	}
+}
+
+func (p Policy) reportData(rec *claim.Recorder, ev Evidence, quoted [64]byte) {
+	switch {
+	case ev.ReportData != quoted:
+		rec.Fail(claim.ReportData, hex.EncodeToString(quoted[:8]), hex.EncodeToString(ev.ReportData[:8]), "the evidence states other report data than the quote")
+	case p.ReportData != nil && quoted != *p.ReportData:
+		rec.Fail(claim.ReportData, hex.EncodeToString(p.ReportData[:8]), hex.EncodeToString(quoted[:8]), "the quote was not made for this request")
+	case p.ReportData == nil && !p.AnyReportData:
+		rec.Fail(claim.ReportData, "", "", "the policy names no report data")
+	case p.ReportData == nil:
+		rec.Pass(claim.ReportData, "any")
+	default:
+		rec.Pass(claim.ReportData, "")
+	}
+}
+
+func fromBody(out *claim.Claims, b tdx.Body) {
+	out.Debug = b.Debug()
+	out.MRTD, out.RTMR, out.MRSeam = b.MRTD, b.RTMR, b.MRSeam
+	out.MRConfigID, out.MROwner, out.MROwnerConfig = b.MRConfigID, b.MROwner, b.MROwnerConfig
+	out.TDAttributes, out.XFAM = b.TDAttributes, b.XFAM
+	out.ReportData = append([]byte{}, b.ReportData[:]...)
+}
+
+// eventLog replays the runtime events into RTMR3 and reads the launch identity.
+func (p Policy) eventLog(rec *claim.Recorder, out *claim.Claims, ev Evidence, b tdx.Body) {
+	bootLog(rec, ev.EventLog, b)
+	rec.Try(claim.EventlogAgrees, eventlog.CheckRuntime(ev.EventLog, ev.RuntimeEvents))
+	mr, err := eventlog.ReplayRuntime(ev.RuntimeEvents)
+	switch {
+	case err != nil:
+		rec.Fail(claim.EventlogReplay, "", "", err.Error())
+		return
+	case mr != b.RTMR[3]:
+		rec.Fail(claim.EventlogReplay, short(b.RTMR[3]), short(mr), "RTMR3 does not replay")
+		return
+	}
+	rec.Pass(claim.EventlogReplay, fmt.Sprintf("%d events", len(ev.RuntimeEvents)))
+	l, err := eventlog.ReadLaunch(ev.RuntimeEvents)
+	if !rec.Try(claim.EventlogIdentity, err) {
+		return
+	}
+	if !slices.Contains(p.Phases, l.Phase) {
+		rec.Fail(claim.PhaseCheck, fmt.Sprintf("one of %q", p.Phases), string(l.Phase), "the policy does not admit this phase of the boot")
+	} else {
+		rec.Pass(claim.PhaseCheck, string(l.Phase))
+	}
+	fromLaunch(out, l, ev.RuntimeEvents)
+}
+
+// bootLog compares the firmware's log, where the evidence carries it, with the
+// registers. Short forms do not carry it: the registers are what is judged.
+func bootLog(rec *claim.Recorder, events []eventlog.Event, b tdx.Body) {
+	made := 0
+	for i := range uint32(3) {
+		mr, ok := eventlog.ReplayBoot(events, i)
+		if !ok || isShort(events) {
+			continue
+		}
+		made++
+		if mr != b.RTMR[i] {
+			rec.Fail(claim.EventlogBoot, short(b.RTMR[i]), short(mr), fmt.Sprintf("RTMR%d does not replay", i))
+		}
+	}
+	if made == 0 {
+		rec.Skip(claim.EventlogBoot, "the evidence does not carry the firmware's log")
+		return
+	}
+	rec.Pass(claim.EventlogBoot, fmt.Sprintf("%d registers", made))
+}
+
+// isShort reports whether a log holds nothing of RTMR0-2 but the three ACPI events.
+func isShort(events []eventlog.Event) bool {
+	n := 0
+	for _, e := range events {
+		if e.IMR < eventlog.RuntimeIMR {
+			n++
+		}
+	}
+	_, err := eventlog.ACPIDigests(events)
+	return n == 3 && err == nil
+}
+
+func fromLaunch(out *claim.Claims, l eventlog.Launch, events []eventlog.Runtime) {
+	out.Phase = l.Phase
+	out.AppID, out.ComposeHash, out.InstanceID = l.AppID, l.ComposeHash, l.InstanceID
+	out.GPUPolicyHash, out.KeyProvider = l.GPUPolicyHash, l.KeyProvider
+	var provider [32]byte
+	if l.KeyProvider != nil {
+		provider = sha256.Sum256(l.KeyProvider)
+	}
+	out.MRSystem = hash(out.MRTD[:], out.RTMR[0][:], out.RTMR[1][:], out.RTMR[2][:], provider[:])
+	out.MRAggregated = aggregated(*out, out.RTMR[3])
+	if l.BootEvents > 0 {
+		// These events were replayed above, so that this cannot fail.
+		if mr, err := eventlog.ReplayRuntime(events[:l.BootEvents]); err == nil {
+			out.MRBoot = aggregated(*out, mr)
+		}
+	}
+}
+
+// aggregated is the reference's mr_aggregated (dstack-core A.5).
+func aggregated(c claim.Claims, rtmr3 cvm.Measurement) [32]byte {
+	parts := [][]byte{c.MRTD[:], c.RTMR[0][:], c.RTMR[1][:], c.RTMR[2][:], rtmr3[:]}
+	var none cvm.Measurement
+	if c.MRConfigID != none || c.MROwner != none || c.MROwnerConfig != none {
+		parts = append(parts, c.MRConfigID[:], c.MROwner[:], c.MROwnerConfig[:])
+	}
+	return hash(parts...)
+}
+
+func hash(parts ...[]byte) [32]byte { return sha256.Sum256(slices.Concat(parts...)) }
+
+// image recomputes MRTD and RTMR0-2 from vm_config; only then is the image hash a claim.
+func (p Policy) image(rec *claim.Recorder, out *claim.Claims, ev Evidence, b tdx.Body) {
+	want, err := measure.Expected(p.Image, ev.Config, ev.EventLog)
+	if err != nil {
+		rec.Fail(claim.ImageMeasurement, "", "", err.Error())
+		return
+	}
+	if want.Config.Variant == measure.VariantContainer && out.Platform != cvm.PlatformSimulated {
+		rec.Fail(claim.ImageMeasurement, string(cvm.PlatformSimulated), out.Platform.String(), "the container variant is for the simulated platform only")
+		return
+	}
+	got := measure.Registers{MRTD: b.MRTD, RTMR: [3]cvm.Measurement(b.RTMR[:3])}
+	if name, w, g := differs(want.Registers, got); name != "" {
+		rec.Fail(claim.ImageMeasurement, short(w), short(g), name+" is not what this image and VM shape give")
+		return
+	}
+	note := "image " + want.Config.OSImageHash.String()[:16]
+	if want.ACPIUnchecked {
+		note += ", ACPI tables unchecked"
+	}
+	rec.Pass(claim.ImageMeasurement, note)
+	out.OSImageHash = want.Config.OSImageHash
+}
+
+func differs(want, got measure.Registers) (name string, w, g cvm.Measurement) {
+	if want.MRTD != got.MRTD {
+		return "MRTD", want.MRTD, got.MRTD
+	}
+	for i := range want.RTMR {
+		if want.RTMR[i] != got.RTMR[i] {
+			return fmt.Sprintf("RTMR%d", i), want.RTMR[i], got.RTMR[i]
+		}
+	}
+	return "", w, g
+}
+
+func short(m cvm.Measurement) string { return m.String()[:16] + "..." }

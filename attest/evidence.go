@@ -1,0 +1,134 @@
+package attest
+
+import (
+	"bytes"
+
+	"github.com/confidential-cloud/phala/attest/eventlog"
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+// MaxEvidence bounds an encoded attestation, in bytes (the reference's limit).
+const MaxEvidence = 10 << 20
+
+const (
+	maxQuote  = 16 << 10
+	maxConfig = 1 << 20
+)
+
+// Encoding of an attestation on the wire (dstack-core D.3, "VersionedAttestation").
+type Encoding int
+
+const (
+	EncodingAuto Encoding = iota // Marshal chooses: V0 when every event is V1, else V1
+	EncodingV0                   // SCALE
+	EncodingV1                   // msgpack
+)
+
+// Evidence is a parsed attestation, trusted by nobody.
+type Evidence struct {
+	Quote         []byte
+	EventLog      []eventlog.Event
+	RuntimeEvents []eventlog.Runtime
+	ReportData    [64]byte
+	Config        string   // vm_config JSON (old captures: a sys-config with vm_config inside)
+	Encoding      Encoding // as parsed, so that it re-encodes to the same bytes
+}
+
+// ParseEvidence reads an attestation in the reference's V0 (SCALE) or V1
+// (msgpack) form: bounded, canonical (it re-encodes to the same bytes), TDX only.
+// Errors carry code invalid, or unsupported for other TEEs.
+func ParseEvidence(b []byte) (Evidence, error) {
+	if len(b) > MaxEvidence {
+		return Evidence{}, cvm.Errorf(cvm.Invalid, "attestation: %d bytes, at most %d", len(b), MaxEvidence)
+	}
+	var (
+		ev  Evidence
+		err error
+	)
+	switch {
+	case len(b) == 0:
+		return Evidence{}, cvm.Errorf(cvm.Invalid, "attestation: empty")
+	case b[0] == 0:
+		ev, err = parseV0(b)
+	case b[0]&0xf0 == 0x80 || b[0] == 0xde || b[0] == 0xdf:
+		ev, err = parseV1(b)
+	default:
+		err = cvm.Errorf(cvm.Unsupported, "attestation: unknown encoding %#x", b[0])
+	}
+	if err != nil {
+		return Evidence{}, err
+	}
+	if err := ev.validate(); err != nil {
+		return Evidence{}, err
+	}
+	again, err := ev.Marshal()
+	if err != nil {
+		return Evidence{}, err
+	}
+	if !bytes.Equal(again, b) {
+		return Evidence{}, cvm.Errorf(cvm.Invalid, "attestation: not in canonical form")
+	}
+	return ev, nil
+}
+
+// Marshal encodes the evidence as it was parsed, or by the reference's rule: V0
+// when every event has a V1 digest, else V1.
+func (e Evidence) Marshal() ([]byte, error) {
+	if err := e.validate(); err != nil {
+		return nil, err
+	}
+	switch e.Encoding {
+	case EncodingV0:
+		return e.marshalV0()
+	case EncodingV1:
+		return e.marshalV1(), nil
+	}
+	if e.hasV2() {
+		return e.marshalV1(), nil
+	}
+	return e.marshalV0()
+}
+
+// Strip is the form for certificates: the three ACPI events and the runtime
+// events, the latter without what is recomputed anyway.
+func (e Evidence) Strip() Evidence {
+	e.EventLog = eventlog.StripForCert(e.EventLog)
+	return e
+}
+
+func (e Evidence) hasV2() bool {
+	for _, r := range e.RuntimeEvents {
+		if r.Version == 2 {
+			return true
+		}
+	}
+	for _, x := range e.EventLog {
+		if x.Version == 2 {
+			return true
+		}
+	}
+	return false
+}
+
+// validate bounds the parts, whoever made them.
+func (e Evidence) validate() error {
+	switch {
+	case len(e.Quote) > maxQuote:
+		return cvm.Errorf(cvm.Invalid, "attestation: quote of %d bytes, at most %d", len(e.Quote), maxQuote)
+	case len(e.Config) > maxConfig:
+		return cvm.Errorf(cvm.Invalid, "attestation: config of %d bytes, at most %d", len(e.Config), maxConfig)
+	case len(e.EventLog) > eventlog.MaxEvents || len(e.RuntimeEvents) > eventlog.MaxEvents:
+		return cvm.Errorf(cvm.Invalid, "attestation: more than %d events", eventlog.MaxEvents)
+	}
+	for _, x := range e.EventLog {
+		if err := x.Validate(); err != nil {
+			return err
+		}
+	}
+	for _, r := range e.RuntimeEvents {
+		if len(r.Name) > 4*eventlog.MaxName || len(r.Payload) > eventlog.MaxPayload || r.Version < 0 || r.Version > 2 {
+			return cvm.Errorf(cvm.Invalid, "attestation: runtime event %.40q is too large", r.Name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,421 @@
+package attest
+
+import (
+	"encoding/binary"
+	"unicode/utf8"
+
+	"github.com/confidential-cloud/phala/attest/eventlog"
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+// V1 is msgpack with named fields in a fixed order:
+// {version: 1, platform: {kind: "tdx", data: {quote, event_log}},
+// stack: {kind: "dstack", data: {report_data, runtime_events, config}}}.
+// quote and report_data are arrays of integers, digests and payloads are bin.
+// Written by hand because the form must be canonical, which general codecs do not
+// offer: what does not re-encode to the same bytes is refused.
+
+func (e Evidence) marshalV1() []byte {
+	var w mpWriter
+	w.mapHeader(3)
+	w.str("version")
+	w.uint(1)
+	w.str("platform")
+	w.kind("tdx")
+	w.mapHeader(2)
+	w.str("quote")
+	w.intArray(e.Quote)
+	w.str("event_log")
+	w.arrayHeader(len(e.EventLog))
+	for _, x := range e.EventLog {
+		w.event(x)
+	}
+	w.str("stack")
+	w.kind("dstack")
+	w.mapHeader(3)
+	w.str("report_data")
+	w.intArray(e.ReportData[:])
+	w.str("runtime_events")
+	w.arrayHeader(len(e.RuntimeEvents))
+	for _, r := range e.RuntimeEvents {
+		w.runtime(r)
+	}
+	w.str("config")
+	w.str(e.Config)
+	return w.b
+}
+
+func (w *mpWriter) kind(k string) {
+	w.mapHeader(2)
+	w.str("kind")
+	w.str(k)
+	w.str("data")
+}
+
+func (w *mpWriter) event(x eventlog.Event) {
+	n := 5
+	if x.Version > 1 {
+		n++
+	}
+	if len(x.Preimage) > 0 {
+		n++
+	}
+	w.mapHeader(n)
+	w.str("imr")
+	w.uint(uint64(x.IMR))
+	w.str("event_type")
+	w.uint(uint64(x.Type))
+	w.str("digest")
+	w.bin(x.Digest)
+	w.str("event")
+	w.str(x.Name)
+	w.str("event_payload")
+	w.bin(x.Payload)
+	if x.Version > 1 {
+		w.str("version")
+		w.uint(uint64(x.Version)) //nolint:gosec // 2
+	}
+	if len(x.Preimage) > 0 {
+		w.str("preimage")
+		w.bin(x.Preimage)
+	}
+}
+
+func (w *mpWriter) runtime(r eventlog.Runtime) {
+	n := 2
+	if r.Version > 1 {
+		n++
+	}
+	w.mapHeader(n)
+	w.str("event")
+	w.str(r.Name)
+	w.str("payload")
+	w.bin(r.Payload)
+	if r.Version > 1 {
+		w.str("version")
+		w.uint(uint64(r.Version)) //nolint:gosec // 2
+	}
+}
+
+func parseV1(b []byte) (Evidence, error) {
+	r := &mpReader{b: b}
+	ev := Evidence{Encoding: EncodingV1}
+	r.mapOf(3)
+	r.key("version")
+	if v := r.uint(); !r.bad && v != 1 {
+		return ev, cvm.Errorf(cvm.Unsupported, "attestation: version %d", v)
+	}
+	r.key("platform")
+	if k := r.kind(); !r.bad && k != "tdx" {
+		return ev, cvm.Errorf(cvm.Unsupported, "attestation: TEE %.40q is not supported", k)
+	}
+	r.mapOf(2)
+	r.key("quote")
+	ev.Quote = r.intArray(maxQuote)
+	r.key("event_log")
+	for range r.array(eventlog.MaxEvents) {
+		x := r.event()
+		if r.bad {
+			break
+		}
+		ev.EventLog = append(ev.EventLog, x)
+	}
+	r.key("stack")
+	if k := r.kind(); !r.bad && k != "dstack" {
+		return ev, cvm.Errorf(cvm.Unsupported, "attestation: stack %.40q is not supported", k)
+	}
+	r.mapOf(3)
+	r.key("report_data")
+	if d := r.intArray(64); len(d) == 64 {
+		ev.ReportData = [64]byte(d)
+	} else {
+		r.bad = true
+	}
+	r.key("runtime_events")
+	for range r.array(eventlog.MaxEvents) {
+		x := r.runtime()
+		if r.bad {
+			break
+		}
+		ev.RuntimeEvents = append(ev.RuntimeEvents, x)
+	}
+	r.key("config")
+	ev.Config = r.str()
+	if r.bad || len(r.b) != 0 {
+		return ev, cvm.Errorf(cvm.Invalid, "attestation: malformed or truncated msgpack, or bytes after it")
+	}
+	return ev, nil
+}
+
+func (r *mpReader) kind() string {
+	r.mapOf(2)
+	r.key("kind")
+	k := r.str()
+	r.key("data")
+	return k
+}
+
+func (r *mpReader) event() (x eventlog.Event) {
+	n := r.mapHeader()
+	if n < 5 || n > 7 {
+		r.bad = true
+		return x
+	}
+	r.key("imr")
+	x.IMR = r.u32()
+	r.key("event_type")
+	x.Type = r.u32()
+	r.key("digest")
+	x.Digest = r.bin()
+	r.key("event")
+	x.Name = r.str()
+	r.key("event_payload")
+	x.Payload = r.bin()
+	for range n - 5 {
+		switch r.str() {
+		case "version":
+			x.Version = int(r.u32())
+		case "preimage":
+			x.Preimage = r.bin()
+		default:
+			r.bad = true
+		}
+	}
+	return x
+}
+
+func (r *mpReader) runtime() (x eventlog.Runtime) {
+	n := r.mapHeader()
+	if n != 2 && n != 3 {
+		r.bad = true
+		return x
+	}
+	r.key("event")
+	x.Name = r.str()
+	r.key("payload")
+	x.Payload = r.bin()
+	if n == 3 {
+		r.key("version")
+		x.Version = int(r.u32())
+	}
+	return x
+}
+
+// mpWriter writes msgpack in the shortest forms.
+type mpWriter struct{ b []byte }
+
+// header writes a length: fix form up to fix entries, then 16 and 32 bits.
+func (w *mpWriter) header(n int, fixTag byte, fix int, tag16, tag32 byte) {
+	switch {
+	case n < fix:
+		w.b = append(w.b, fixTag|byte(n))
+	case n < 1<<16:
+		w.b = binary.BigEndian.AppendUint16(append(w.b, tag16), uint16(n)) //nolint:gosec // below 1<<16
+	default:
+		w.b = binary.BigEndian.AppendUint32(append(w.b, tag32), uint32(n)) //nolint:gosec // bounded by MaxEvidence
+	}
+}
+
+func (w *mpWriter) mapHeader(n int)   { w.header(n, 0x80, 16, 0xde, 0xdf) }
+func (w *mpWriter) arrayHeader(n int) { w.header(n, 0x90, 16, 0xdc, 0xdd) }
+
+func (w *mpWriter) str(s string) {
+	if n := len(s); n >= 32 && n < 256 {
+		w.b = append(w.b, 0xd9, byte(n))
+	} else {
+		w.header(n, 0xa0, 32, 0xda, 0xdb)
+	}
+	w.b = append(w.b, s...)
+}
+
+func (w *mpWriter) bin(v []byte) {
+	w.header256(len(v), 0xc4, 0xc5, 0xc6)
+	w.b = append(w.b, v...)
+}
+
+func (w *mpWriter) header256(n int, tag8, tag16, tag32 byte) {
+	if n < 256 {
+		w.b = append(w.b, tag8, byte(n))
+		return
+	}
+	w.header(n, 0, 0, tag16, tag32)
+}
+
+func (w *mpWriter) uint(v uint64) {
+	switch {
+	case v < 0x80:
+		w.b = append(w.b, byte(v))
+	case v < 1<<8:
+		w.b = append(w.b, 0xcc, byte(v))
+	case v < 1<<16:
+		w.b = binary.BigEndian.AppendUint16(append(w.b, 0xcd), uint16(v))
+	case v < 1<<32:
+		w.b = binary.BigEndian.AppendUint32(append(w.b, 0xce), uint32(v))
+	default:
+		w.b = binary.BigEndian.AppendUint64(append(w.b, 0xcf), v)
+	}
+}
+
+func (w *mpWriter) intArray(v []byte) {
+	w.arrayHeader(len(v))
+	for _, x := range v {
+		w.uint(uint64(x))
+	}
+}
+
+// mpReader reads msgpack; after anything unexpected bad stays set.
+type mpReader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *mpReader) take(n int) []byte {
+	if r.bad || n < 0 || n > len(r.b) {
+		r.bad = true
+		return nil
+	}
+	v := r.b[:n:n]
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *mpReader) u8() byte {
+	if v := r.take(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+// be reads an n-byte big-endian number.
+func (r *mpReader) be(n int) (v uint64) {
+	for _, x := range r.take(n) {
+		v = v<<8 | uint64(x)
+	}
+	return v
+}
+
+func (r *mpReader) length(v uint64) int {
+	if v > uint64(len(r.b)) { // every element takes a byte at least
+		r.bad = true
+		return 0
+	}
+	return int(v) //nolint:gosec // bounded above
+}
+
+func (r *mpReader) mapHeader() int {
+	switch t := r.u8(); {
+	case t&0xf0 == 0x80:
+		return int(t & 0xf)
+	case t == 0xde:
+		return r.length(r.be(2))
+	case t == 0xdf:
+		return r.length(r.be(4))
+	}
+	r.bad = true
+	return 0
+}
+
+func (r *mpReader) mapOf(n int) {
+	if r.mapHeader() != n {
+		r.bad = true
+	}
+}
+
+func (r *mpReader) array(limit int) int {
+	n := 0
+	switch t := r.u8(); {
+	case t&0xf0 == 0x90:
+		n = int(t & 0xf)
+	case t == 0xdc:
+		n = r.length(r.be(2))
+	case t == 0xdd:
+		n = r.length(r.be(4))
+	default:
+		r.bad = true
+	}
+	if n > limit {
+		r.bad = true
+	}
+	if r.bad {
+		return 0
+	}
+	return n
+}
+
+func (r *mpReader) str() string {
+	n := 0
+	switch t := r.u8(); {
+	case t&0xe0 == 0xa0:
+		n = int(t & 0x1f)
+	case t == 0xd9:
+		n = r.length(r.be(1))
+	case t == 0xda:
+		n = r.length(r.be(2))
+	case t == 0xdb:
+		n = r.length(r.be(4))
+	default:
+		r.bad = true
+	}
+	v := r.take(n)
+	if !utf8.Valid(v) {
+		r.bad = true
+	}
+	return string(v)
+}
+
+func (r *mpReader) key(name string) {
+	if r.str() != name {
+		r.bad = true
+	}
+}
+
+func (r *mpReader) bin() []byte {
+	switch r.u8() {
+	case 0xc4:
+		return r.take(r.length(r.be(1)))
+	case 0xc5:
+		return r.take(r.length(r.be(2)))
+	case 0xc6:
+		return r.take(r.length(r.be(4)))
+	}
+	r.bad = true
+	return nil
+}
+
+func (r *mpReader) uint() uint64 {
+	switch t := r.u8(); {
+	case t < 0x80:
+		return uint64(t)
+	case t == 0xcc:
+		return r.be(1)
+	case t == 0xcd:
+		return r.be(2)
+	case t == 0xce:
+		return r.be(4)
+	case t == 0xcf:
+		return r.be(8)
+	}
+	r.bad = true
+	return 0
+}
+
+func (r *mpReader) u32() uint32 {
+	v := r.uint()
+	if v > 1<<32-1 {
+		r.bad = true
+	}
+	return uint32(v) //nolint:gosec // checked above
+}
+
+func (r *mpReader) intArray(limit int) []byte {
+	n := r.array(limit)
+	out := make([]byte, 0, n)
+	for range n {
+		v := r.uint()
+		if v > 255 {
+			r.bad = true
+		}
+		out = append(out, byte(v))
+	}
+	return out
+}
