@@ -1,0 +1,175 @@
+package kms
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"regexp"
+	"time"
+
+	"github.com/confidential-cloud/phala/attest"
+	"github.com/confidential-cloud/phala/attest/collateral"
+	"github.com/confidential-cloud/phala/attest/measure"
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/governance"
+)
+
+// Config of a member. The tagged fields are the TOML file of phala-kms; the others
+// are handed in by the process.
+type Config struct {
+	// ID names this member for ever: lowercase letters, digits and dashes.
+	ID string `toml:"id"`
+	// Dir holds the member's state: raft log and snapshots (ciphertext only) and the
+	// sealed member key.
+	Dir string `toml:"dir"`
+	// RPC lists the addresses the API listens on (TLS), for example "127.0.0.1:8701".
+	RPC []string `toml:"rpc"`
+	// URLs lists the https base URLs under which clients reach this member. Their
+	// hosts go into its certificate.
+	URLs []string `toml:"urls"`
+	// Raft is the address members talk on (mutual RA-TLS): listened on, and told to
+	// the others unless RaftAdvertise says otherwise.
+	Raft          string `toml:"raft"`
+	RaftAdvertise string `toml:"raft_advertise,omitempty"`
+	// Peers lists raft addresses of members to join through at first start.
+	Peers []string `toml:"peers,omitempty"`
+	// Bootstrap makes new root keys at first start. Set it on exactly one member of a
+	// new cluster; it does nothing once there is state.
+	Bootstrap bool `toml:"bootstrap"`
+	// Cluster is the cluster's name, which becomes the ledger's origin with a random
+	// part. Only the bootstrapping member reads it.
+	Cluster string `toml:"cluster"`
+
+	// VMConfig is the vm_config JSON of the member's own TD.
+	VMConfig string `toml:"vm_config"`
+	// SimTEE is the control socket of the simulated hardware (attest/simtee) in which
+	// the member makes its TD. Empty: TEE must be handed in.
+	SimTEE string `toml:"simtee,omitempty"`
+	// CollateralURLs are PCS-shaped services, tried in order.
+	CollateralURLs []string `toml:"collateral_urls"`
+
+	// Attestation says whose evidence is believed. By default nobody's.
+	Attestation Attestation `toml:"attestation"`
+
+	// MaxStaleness is how long ago the chain's head may have been read, in "60s" form.
+	MaxStaleness Duration `toml:"max_staleness"`
+	// LeaseTTL is how long a released or renewed lease lasts.
+	LeaseTTL Duration `toml:"lease_ttl"`
+	// AllowNonceless serves the reference's GetAppKey and SignCert, whose guests send
+	// no nonce. Each TLS key is accepted once, and the leaf says NO NONCE.
+	AllowNonceless bool `toml:"allow_nonceless"`
+
+	Authority  governance.Authority `toml:"-"`
+	TEE        TEE                  `toml:"-"` // nil: a TD made through SimTEE
+	Collateral Collateral           `toml:"-"` // nil: fetched from CollateralURLs
+	Log        *slog.Logger         `toml:"-"` // nil: discarded
+	Clock      func() time.Time     `toml:"-"` // nil: time.Now
+}
+
+// Attestation is the member's policy for evidence of guests and of other members.
+type Attestation struct {
+	// Genuine admits Intel's pinned roots.
+	Genuine bool `toml:"genuine"`
+	// SimulatedRoots lists hex sha256 hashes of the root keys of simulated hardware.
+	// Everything that rests on them is reported as SIMULATED.
+	SimulatedRoots []string `toml:"simulated_roots"`
+	// TCBStatus lists the admitted merged statuses.
+	TCBStatus []string `toml:"tcb_status"`
+	// Variants lists the admitted measurement variants: "lite", "container".
+	Variants []string `toml:"variants"`
+}
+
+// Duration is a time.Duration that TOML spells "30s".
+type Duration time.Duration
+
+// UnmarshalText reads Go's duration syntax.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// MarshalText writes Go's duration syntax.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// TEE is what a member needs of its TD. simtee.Device and simtee.TD are ones.
+type TEE interface {
+	Quote(ctx context.Context, reportData [64]byte) ([]byte, error)
+	Extend(ctx context.Context, index int, digest cvm.Measurement) error
+	CCEL(ctx context.Context) ([]byte, error)
+	Sealer
+}
+
+// Sealer gives a key that only this measured code on this machine can have:
+// what the member's own keys are encrypted with on disk.
+type Sealer interface {
+	SealKey(ctx context.Context, context []byte) ([]byte, error)
+}
+
+// Collateral gets vendor collateral for a quote. fetch.Client is one.
+type Collateral interface {
+	Get(ctx context.Context, quote []byte) (collateral.Set, error)
+}
+
+// Default is the config before the file: it admits nothing.
+func Default() Config {
+	return Config{
+		Cluster: "phala-kms", MaxStaleness: Duration(time.Minute), LeaseTTL: Duration(30 * time.Second),
+		Attestation: Attestation{TCBStatus: []string{"UpToDate"}},
+	}
+}
+
+var memberID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// Validate returns all problems of the file's part.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	bad(memberID.MatchString(c.ID), "id: %q: want 1 to 63 of a-z, 0-9 and -", c.ID)
+	bad(c.Dir != "", "dir: missing")
+	bad(len(c.RPC) > 0, "rpc: no listen address")
+	bad(len(c.URLs) > 0, "urls: no URL for clients")
+	for _, u := range c.URLs {
+		p, err := url.Parse(u)
+		bad(err == nil && p.Scheme == "https" && p.Host != "", "urls: %q: want https://host:port", u)
+	}
+	bad(c.Raft != "", "raft: no listen address")
+	bad(c.Bootstrap || len(c.Peers) > 0, "peers: name members to join through, or set bootstrap on the first one")
+	bad(memberID.MatchString(c.Cluster), "cluster: %q: want 1 to 63 of a-z, 0-9 and -", c.Cluster)
+	bad(c.VMConfig != "", "vm_config: missing")
+	bad(c.MaxStaleness > 0, "max_staleness: must be positive")
+	bad(c.LeaseTTL >= Duration(time.Second), "lease_ttl: must be at least 1s")
+	if _, err := c.Attestation.policy(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// policy turns the section into an attest.Policy without binding and phases.
+func (a Attestation) policy() (attest.Policy, error) {
+	p := attest.Policy{TCBStatus: a.TCBStatus, Image: measure.Policy{Variants: a.Variants}}
+	if a.Genuine {
+		p.Roots = attest.IntelRoots()
+	}
+	for _, s := range a.SimulatedRoots {
+		b, err := hex.DecodeString(s)
+		if err != nil || len(b) != 32 {
+			return p, fmt.Errorf("attestation.simulated_roots: %q: want 64 hex digits", s)
+		}
+		p.Roots = append(p.Roots, attest.Root{SPKI: [32]byte(b), Platform: cvm.PlatformSimulated})
+	}
+	if len(p.Roots) == 0 {
+		return p, errors.New("attestation: no root is admitted: set genuine, or name simulated_roots")
+	}
+	if len(p.TCBStatus) == 0 || len(p.Image.Variants) == 0 {
+		return p, errors.New("attestation: tcb_status and variants must each admit something")
+	}
+	return p, nil
+}
