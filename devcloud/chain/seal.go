@@ -55,6 +55,11 @@ func (c *Chain) forkchoice(head common.Hash) engine.ForkchoiceStateV1 {
 
 // seal makes one block.
 func (c *Chain) seal(ctx context.Context) error {
+	// The pool follows the head on its own thread; what it still misses would be
+	// missing in the block.
+	if err := c.eth.TxPool().Sync(); err != nil {
+		return fmt.Errorf("waiting for the transaction pool: %w", err)
+	}
 	parent := c.eth.BlockChain().CurrentBlock()
 	attrs := &engine.PayloadAttributes{
 		Timestamp:   max(uint64(time.Now().Unix()), parent.Time+1),
