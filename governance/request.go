@@ -1,13 +1,15 @@
 package governance
 
-import "github.com/confidential-cloud/phala/attest/claim"
+import (
+	"crypto/sha256"
+
+	"github.com/confidential-cloud/phala/attest/claim"
+)
 
 // RequestOf is what verified claims ask an Authority. Every field comes from a
 // verified signature or a replayed register: nothing is taken from elsewhere.
-//
-// MRAggregated is the one over the quoted RTMR3 for a boot in phase release; a
-// caller that judges evidence of a running guest asks RequestAtBoot instead, so
-// that both name the same boot.
+// It is for evidence of the moment of the decision (phase release); for evidence
+// of a guest that has gone on since, see RequestAtBoot.
 func RequestOf(c claim.Claims) BootRequest {
 	return BootRequest{
 		AppID:        c.AppID,
@@ -22,10 +24,18 @@ func RequestOf(c claim.Claims) BootRequest {
 	}
 }
 
-// RequestAtBoot is RequestOf with mr_aggregated as it was at boot-mr-done: what
-// the release of a guest that is running now was decided on.
+// RequestAtBoot is RequestOf as it was at boot-mr-done, from evidence that was
+// made later: what the release of a running guest was decided on. No key provider
+// was measured then, so mr_system has zeros in its place.
 func RequestAtBoot(c claim.Claims) BootRequest {
 	r := RequestOf(c)
 	r.MRAggregated = c.MRBoot
+	h := sha256.New()
+	h.Write(c.MRTD[:])
+	for i := range 3 {
+		h.Write(c.RTMR[i][:])
+	}
+	h.Write(make([]byte, 32))
+	h.Sum(r.MRSystem[:0])
 	return r
 }
