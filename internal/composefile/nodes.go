@@ -233,7 +233,8 @@ func checkPorts(root *yaml.Node) *Position {
 			continue
 		}
 		for _, n := range ports.Content {
-			if msg := checkPort(resolve(n), lookup); msg != "" {
+			msg := checkPort(resolve(n), lookup)
+			if msg != "" {
 				return &Position{Line: n.Line, Column: n.Column,
 					Msg: fmt.Sprintf("service %q: %s", services.Content[i].Value, msg)}
 			}
@@ -246,12 +247,16 @@ func checkPort(n *yaml.Node, lookup func(string) (string, bool)) string {
 	if n == nil {
 		return ""
 	}
+	value := n.Value
+	if _, v := child(n, "published"); v != nil {
+		value = v.Value
+	}
+	value, err := substitute(value, template.Mapping(lookup))
+	if err != nil {
+		return fmt.Sprintf("port %q: %v", n.Value, err)
+	}
 	if n.Kind == yaml.ScalarNode {
-		s, err := substitute(n.Value, template.Mapping(lookup))
-		if err != nil {
-			return fmt.Sprintf("port %q: %v", n.Value, err)
-		}
-		if _, err := types.ParsePortConfig(s); err != nil {
+		if _, err := types.ParsePortConfig(value); err != nil {
 			return fmt.Sprintf("port %q is not valid: ports go from 1 to 65535, written \"CVM:CONTAINER\"", n.Value)
 		}
 		return ""

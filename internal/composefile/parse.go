@@ -40,6 +40,9 @@ func Parse(b []byte) (*File, error) {
 		return nil, invalid(err)
 	}
 	vars := variables(root)
+	if err := boundPorts(root, model, lookupOf(vars)); err != nil {
+		return nil, invalid(err)
+	}
 	if err := checkPorts(root); err != nil {
 		return nil, invalid(err)
 	}
@@ -99,17 +102,23 @@ var (
 	marks        = regexp.MustCompile(` ?(at )?line \d+(, column \d+)?:?`)
 )
 
-// yamlPosition takes the place out of a YAML error; the last one is where the
-// parser gave up.
+// yamlPosition takes the place out of a YAML error. Where an error names two, the
+// parser's is the second (where it gave up) and the scanner's the first (where
+// the thing it could not end began).
 func yamlPosition(err error) *Position {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	text := strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "construct errors:"))
 	p := &Position{}
 	if m := atLineColumn.FindAllStringSubmatch(text, -1); m != nil {
 		p.Line, _ = strconv.Atoi(m[len(m)-1][1])
 		p.Column, _ = strconv.Atoi(m[len(m)-1][2])
-	} else if m := atLine.FindAllStringSubmatch(text, -1); m != nil {
-		p.Line, _ = strconv.Atoi(m[len(m)-1][1])
+	} else if m := atLine.FindStringSubmatch(text); m != nil {
+		p.Line, _ = strconv.Atoi(m[1])
+		p.Column = 1
 	}
+	if strings.HasPrefix(text, "while parsing") && p.Line > 0 {
+		p.Line++ // the library counts these lines from 0
+	}
+	text = strings.ReplaceAll(text, " at <unknown position>", "")
 	p.Msg = strings.Join(strings.Fields(marks.ReplaceAllString(text, "")), " ")
 	return p
 }
