@@ -124,21 +124,21 @@ func (d *Driver) hostConfig(m machine.Machine) *ctypes.HostConfig {
 
 func hostname(id string) string { return "cvm-" + id[:min(8, len(id))] }
 
-// Adopt finds the last run of a machine: running, or exited while nobody watched.
-func (d *Driver) Adopt(ctx context.Context, id string) (machine.Instance, error) {
+// Adopt finds the last run of a machine: alive, or ended while nobody watched.
+func (d *Driver) Adopt(ctx context.Context, id string) (machine.Instance, bool, error) {
 	c, err := d.cli.ContainerInspect(ctx, d.name(id))
 	if err != nil {
-		return nil, engineError("guest container "+d.name(id), err)
+		return nil, false, engineError("guest container "+d.name(id), err)
 	}
-	if c.State != nil && c.State.Status == "created" { // the VMM was killed in Launch
-		return nil, cvm.Errorf(cvm.NotFound, "guest container %s was never started", d.name(id))
+	if c.State == nil || c.State.Status == "created" { // the VMM was killed in Launch
+		return nil, false, cvm.Errorf(cvm.NotFound, "guest container %s was never started", d.name(id))
 	}
 	for _, mp := range c.Mounts {
 		if mp.Destination == guestapi.RunDir {
-			return d.instance(id, mp.Source), nil
+			return d.instance(id, mp.Source), c.State.Running, nil
 		}
 	}
-	return nil, cvm.Errorf(cvm.NotFound, "container %s is not one of ours", d.name(id))
+	return nil, false, cvm.Errorf(cvm.NotFound, "container %s is not one of ours", d.name(id))
 }
 
 // Remove deletes the container, the TD and, unless keepState, the volume.

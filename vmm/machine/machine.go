@@ -24,9 +24,9 @@ type Driver interface {
 	// Launch starts a machine that is not running. The state volume of m.ID is made
 	// when missing and kept otherwise. When it fails nothing runs.
 	Launch(ctx context.Context, m Machine) (Instance, error)
-	// Adopt finds the last run of a machine after the VMM was away: running, or exited
-	// and not launched again (its Wait returns at once). Code not_found otherwise.
-	Adopt(ctx context.Context, id string) (Instance, error)
+	// Adopt finds the last run of a machine after the VMM was away: alive, or ended and
+	// not launched again (then its Wait returns at once). Code not_found otherwise.
+	Adopt(ctx context.Context, id string) (inst Instance, alive bool, err error)
 	// Remove deletes what is left of a stopped machine, and its state volume unless
 	// keepState. Removing what does not exist succeeds.
 	Remove(ctx context.Context, id string, keepState bool) error

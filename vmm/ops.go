@@ -1,0 +1,167 @@
+package vmm
+
+import (
+	"time"
+
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/vmm/vmmapi"
+)
+
+// put defines a VM, idempotently by id.
+func (m *VMM) put(s vmmapi.Spec) (vmmapi.VM, error) {
+	if err := m.cfg.checkSpec(&s); err != nil {
+		return vmmapi.VM{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	sum := digest(s)
+	if v := m.vms[s.ID]; v != nil {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.rec.Deleting {
+			return vmmapi.VM{}, cvm.Errorf(cvm.Conflict, "VM %s is being deleted", s.ID).WithReason("vm-deleting")
+		}
+		if sum != v.rec.Created && sum != digest(v.rec.VM.Spec) {
+			return vmmapi.VM{}, cvm.Errorf(cvm.Conflict, "VM %s exists with another spec", s.ID).WithReason("vm-differs").
+				WithFix("use PUT app or resources to change it, or another id")
+		}
+		return v.rec.VM, nil
+	}
+	if len(m.vms) >= m.cfg.Limits.MaxVMs {
+		return vmmapi.VM{}, cvm.Errorf(cvm.Exhausted, "this node has its %d VMs", m.cfg.Limits.MaxVMs).WithReason("node-full")
+	}
+	if _, err := m.image(s.Image); err != nil {
+		return vmmapi.VM{}, err
+	}
+	if err := m.pool.Set(s.ID, vmmapi.Resources{DiskMiB: s.Resources.DiskMiB}); err != nil {
+		return vmmapi.VM{}, err
+	}
+	v := m.newVM(record{Created: sum, VM: vmmapi.VM{Spec: s, State: vmmapi.StateCreated, Desired: stopped}})
+	if err := m.store.save(&v.rec); err != nil {
+		m.pool.Release(s.ID)
+		return vmmapi.VM{}, err
+	}
+	v.change("created", "created", func(*record) {})
+	m.vms[s.ID] = v
+	out, loops := v.rec.VM, m.ctx()
+	m.wg.Go(func() { v.loop(loops) })
+	return out, nil
+}
+
+// edit runs fn on a VM's record and wakes its loop.
+func (m *VMM) edit(id string, fn func(v *vm) error) (vmmapi.VM, error) {
+	v, err := m.find(id)
+	if err != nil {
+		return vmmapi.VM{}, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.rec.Deleting {
+		return vmmapi.VM{}, cvm.Errorf(cvm.Conflict, "VM %s is being deleted", id).WithReason("vm-deleting")
+	}
+	if err := fn(v); err != nil {
+		return vmmapi.VM{}, err
+	}
+	v.poke()
+	return v.rec.VM, nil
+}
+
+func (m *VMM) putApp(id string, a vmmapi.App) (vmmapi.VM, error) {
+	if err := joinInvalid([]error{checkApp(&a)}); err != nil {
+		return vmmapi.VM{}, err
+	}
+	return m.edit(id, func(v *vm) error {
+		v.changeLocked("app.updated", "the app was updated; it takes effect at the next start", func(r *record) { r.VM.Spec.App, r.Served = a, false })
+		return nil
+	})
+}
+
+func (m *VMM) putResources(id string, res vmmapi.Resources) (vmmapi.VM, error) {
+	if err := joinInvalid([]error{m.cfg.checkResources(res)}); err != nil {
+		return vmmapi.VM{}, err
+	}
+	return m.edit(id, func(v *vm) error {
+		old := v.rec.VM.Spec.Resources
+		if res.DiskMiB < old.DiskMiB {
+			return cvm.Errorf(cvm.Invalid, "resources.disk_mib %d: a disk does not shrink, it has %d", res.DiskMiB, old.DiskMiB).WithReason("disk-shrinks")
+		}
+		next := v.rec
+		next.VM.Spec.Resources = res
+		if err := m.pool.Set(id, held(&next)); err != nil {
+			return err
+		}
+		v.changeLocked("resized", "the size changed; it takes effect at the next start", func(r *record) { r.VM.Spec.Resources = res })
+		return nil
+	})
+}
+
+// start wants the VM to run. A running VM stays as it is.
+func (m *VMM) start(id string) (vmmapi.VM, error) {
+	return m.edit(id, func(v *vm) error {
+		r := &v.rec
+		if r.VM.Desired == running && r.VM.State != vmmapi.StateFailed && r.VM.State != vmmapi.StateStopping && r.VM.Error == nil {
+			return nil
+		}
+		return v.order("start", v.inst != nil && (r.VM.State == vmmapi.StateFailed || r.VM.State == vmmapi.StateStopping || r.BootFailed))
+	})
+}
+
+// restart stops the machine if there is one, and starts it.
+func (m *VMM) restart(id string) (vmmapi.VM, error) {
+	return m.edit(id, func(v *vm) error { return v.order("restart", v.inst != nil) })
+}
+
+// order makes the VM wanted, with a clean record of failures.
+func (v *vm) order(kind string, again bool) error {
+	if err := v.m.pool.Set(v.rec.VM.Spec.ID, v.rec.VM.Spec.Resources); err != nil {
+		return err
+	}
+	v.changeLocked(kind, kind+" requested", func(r *record) {
+		r.VM.Desired, r.VM.Error, r.VM.BootProgress = running, nil, ""
+		r.Restart, r.Attempts, r.NextTry = again, 0, time.Time{}
+		if v.inst == nil {
+			r.VM.State = vmmapi.StateStarting
+		} else if again {
+			r.VM.State, r.BootFailed = vmmapi.StateStopping, false
+		}
+	})
+	return nil
+}
+
+// stopVM wants the VM not to run.
+func (m *VMM) stopVM(id string) (vmmapi.VM, error) {
+	return m.edit(id, func(v *vm) error {
+		if v.rec.VM.Desired == stopped {
+			return nil
+		}
+		v.changeLocked("stop", "stop requested", func(r *record) {
+			r.VM.Desired, r.Restart, r.NextTry = stopped, false, time.Time{}
+			r.VM.State = vmmapi.StateStopping
+			if v.inst == nil {
+				r.VM.State, r.VM.BootProgress = vmmapi.StateStopped, ""
+			}
+		})
+		if v.inst == nil {
+			m.releaseCompute(&v.rec)
+		}
+		return nil
+	})
+}
+
+// remove deletes the VM; what does not exist is deleted already.
+func (m *VMM) remove(id string, keep bool) error {
+	v, err := m.find(id)
+	if err != nil {
+		return nil //nolint:nilerr // idempotent
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.rec.Deleting {
+		v.changeLocked("deleting", map[bool]string{true: "deleting; the volumes are kept", false: "deleting with its volumes"}[keep], func(r *record) {
+			r.Deleting, r.KeepState, r.VM.Desired = true, keep, stopped
+			r.VM.State = vmmapi.StateStopping
+		})
+	}
+	v.poke()
+	return nil
+}

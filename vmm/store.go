@@ -1,0 +1,152 @@
+package vmm
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/vmm/vmmapi"
+)
+
+// record is what is remembered of a VM: record.json in its directory, replaced
+// whole. Nothing in it is secret: the environment is encrypted to the app.
+type record struct {
+	Version int       `json:"version"` // 1
+	VM      vmmapi.VM `json:"vm"`
+	// Created is the digest of the spec as first sent, so that a repeated PUT is
+	// recognised after the app was updated.
+	Created string `json:"created"`
+	// Instance is .instance_info as the guest last gave it.
+	Instance string `json:"instance,omitempty"`
+	// Attempts since the last healthy run or the last order from outside; NextTry is
+	// when the machine is started again.
+	Attempts int       `json:"attempts,omitempty"`
+	NextTry  time.Time `json:"next_try,omitzero"`
+	// BootFailed: the guest of this boot said boot.error.
+	BootFailed bool `json:"boot_failed,omitempty"`
+	// Served: this app, as it is now, was ready once.
+	Served    bool  `json:"served,omitempty"`
+	Restart   bool  `json:"restart,omitempty"` // stop, then start
+	Deleting  bool  `json:"deleting,omitempty"`
+	KeepState bool  `json:"keep_state,omitempty"`
+	EventSeq  int64 `json:"event_seq"`
+}
+
+// maxEvents bounds an answer of GET events; the file keeps all.
+const maxEvents = 2000
+
+// store is the directory of records.
+type store struct{ dir string }
+
+func (s store) vmDir(id string) string  { return filepath.Join(s.dir, "vms", id) }
+func (s store) shared(id string) string { return filepath.Join(s.vmDir(id), "shared") }
+
+// load reads all records. A broken one is an error: guessing would lose a VM.
+func (s store) load() ([]record, error) {
+	dir := filepath.Join(s.dir, "vms")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the record directory: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading the records: %w", err)
+	}
+	var out []record
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name(), "record.json"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // killed between mkdir and the first save: nothing was answered
+		}
+		var r record
+		if err == nil {
+			err = json.Unmarshal(b, &r)
+		}
+		if err == nil && (r.Version != 1 || r.VM.Spec.ID != e.Name()) {
+			err = fmt.Errorf("version %d, id %q", r.Version, r.VM.Spec.ID)
+		}
+		if err != nil {
+			return nil, cvm.Errorf(cvm.Internal, "record of VM %s: %w", e.Name(), err).
+				WithFix("restore " + filepath.Join(dir, e.Name(), "record.json") + " or move that directory away")
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// save replaces the record durably.
+func (s store) save(r *record) error {
+	r.Version = 1
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encoding a record: %w", err)
+	}
+	dir := s.vmDir(r.VM.Spec.ID)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("saving a record: %w", err)
+	}
+	return writeDurably(filepath.Join(dir, "record.json"), b)
+}
+
+// writeDurably writes beside the file, syncs and renames.
+func writeDurably(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // nothing after the rename
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return os.Rename(f.Name(), path)
+}
+
+func (s store) remove(id string) error { return os.RemoveAll(s.vmDir(id)) }
+
+func (s store) appendEvent(id string, e vmmapi.Event) error {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("encoding an event: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(s.vmDir(id), "events.jsonl"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	return errors.Join(err, f.Close())
+}
+
+// events reads the newest events, oldest first. A torn last line (a crash in the
+// middle of a write) is skipped.
+func (s store) events(id string) ([]vmmapi.Event, error) {
+	f, err := os.Open(filepath.Join(s.vmDir(id), "events.jsonl"))
+	if errors.Is(err, os.ErrNotExist) {
+		return []vmmapi.Event{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	out := []vmmapi.Event{}
+	sc := bufio.NewScanner(f)
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		var e vmmapi.Event
+		if json.Unmarshal(bytes.TrimSpace(sc.Bytes()), &e) != nil {
+			continue
+		}
+		if out = append(out, e); len(out) > 2*maxEvents {
+			out = append([]vmmapi.Event(nil), out[maxEvents:]...)
+		}
+	}
+	return out[max(0, len(out)-maxEvents):], sc.Err()
+}
