@@ -73,7 +73,7 @@ func Verify(ev Evidence, c collateral.Set, p Policy, at time.Time) (Verified, []
 	}
 	checks := rec.Checks()
 	if !claim.OK(checks) {
-		return Verified{}, checks, &claim.Rejection{Checks: checks, Genuine: rec.Passed(tdx.Genuine()...)}
+		return Verified{}, checks, &claim.Rejection{Checks: checks, Genuine: rec.Passed(tdx.Genuine()...), Unverified: out}
 	}
 	return Verified{ok: true, claims: out}, checks, nil
 }

@@ -71,6 +71,24 @@ func ParseEvidence(b []byte) (Evidence, error) {
 	return ev, nil
 }
 
+// NewEvidence packs what a TD says about itself: its quote, the firmware's log
+// (CCEL table data; empty for none), the runtime events it extended RTMR3 with and
+// the vm_config it was started with.
+func NewEvidence(quote, ccel []byte, runtime []eventlog.Runtime, reportData [64]byte, vmConfig string) (Evidence, error) {
+	ev := Evidence{Quote: quote, RuntimeEvents: runtime, ReportData: reportData, Config: vmConfig}
+	if len(ccel) != 0 {
+		boot, err := eventlog.ParseCCEL(ccel)
+		if err != nil {
+			return Evidence{}, err
+		}
+		ev.EventLog = boot
+	}
+	for _, r := range runtime {
+		ev.EventLog = append(ev.EventLog, r.Event())
+	}
+	return ev, ev.validate()
+}
+
 // Marshal encodes the evidence as it was parsed, or by the reference's rule: V0
 // when every event has a V1 digest, else V1.
 func (e Evidence) Marshal() ([]byte, error) {

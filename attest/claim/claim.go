@@ -97,6 +97,9 @@ type Rejection struct {
 	// Genuine says that a vendor (or the admitted simulated root) signed the evidence,
 	// so that the refusal deserves a ledger leaf of its own (T12).
 	Genuine bool `json:"genuine"`
+	// Unverified is what the evidence says, for the words of a refusal (a deny leaf
+	// names the app that was refused). Only fields whose checks passed mean anything.
+	Unverified Claims `json:"-"`
 }
 
 // Error names the failed checks.

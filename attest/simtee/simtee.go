@@ -1,16 +1,26 @@
-// Package simtee is a software TEE vendor and machine: its own root, genuine
-// TDX quote format, PCS-shaped collateral, and TDs whose RTMRs only ever extend.
-// It proves nothing about hardware: only a policy that names its root admits it,
-// as the simulated platform.
+// Package simtee is a software TEE: a vendor with its own root, a machine of that
+// vendor, and TDs whose runtime registers only ever extend. Quotes, certificates,
+// collateral and revocation lists have the genuine formats, so that the production
+// verifier runs unchanged. It proves nothing about hardware: only a policy that
+// names its root admits it, as the simulated platform.
 //
 // The machine runs apart from what it measures: New and Hardware.Run serve a
 // control socket (Control) for the VMM and one device socket (Device) per TD.
+// Tests use Hardware.NewTD and Hardware.Boot without sockets.
 package simtee
 
 import (
-	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
-	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/confidential-cloud/phala/attest/collateral"
@@ -21,6 +31,7 @@ import (
 type Config struct {
 	Dir            string           // state: the seed file (0600). Empty: Seed must be set and nothing is stored
 	Seed           []byte           // 32 bytes; empty: read from Dir, made at first start
+	Machine        string           // names another machine of the same vendor (same seed); "" is the first
 	ControlSock    string           // unix socket of the control API; empty: not served
 	CollateralAddr string           // TCP address of the collateral service; empty: not served
 	Clock          func() time.Time // nil: time.Now
@@ -35,121 +46,142 @@ type Faults struct {
 	Advisories    []string // of that level
 	ModuleStatus  string   // status of the TDX module's level
 	QEStatus      string   // status of the QE's level
-	RevokePCK     bool     // the PCK certificate is on the CRL
-	RevokeCA      bool     // the PCK CA certificate is on the root CRL
-	RevokeTCB     bool     // the TCB signing certificate is on the root CRL
+	RevokePCK     bool     // the PCK certificate is on the PCK CA's list
+	RevokeCA      bool     // the PCK CA certificate is on the root's list
+	RevokeTCB     bool     // the TCB signing certificate is on the root's list
 	NoMatchingTCB bool     // every level asks for more than the platform has
 	Expired       bool     // collateral ended a day ago
 	Future        bool     // collateral begins in a day
 	OtherFMSPC    bool     // TCB info for another FMSPC
 }
 
-// Shape is what a TD starts with.
-type Shape struct {
-	MRTD       cvm.Measurement    `json:"mrtd"`
-	RTMR       [3]cvm.Measurement `json:"rtmr"` // RTMR0-2 as the firmware left them
-	MRConfigID cvm.Measurement    `json:"mr_config_id"`
-	Attributes uint64             `json:"attributes"` // 0: DefaultAttributes
-	XFAM       uint64             `json:"xfam"`       // 0: DefaultXFAM
-	CCEL       []byte             `json:"ccel"`
-	// SockMode is the mode of the device socket; 0: 0600.
-	SockMode uint32 `json:"sock_mode,omitempty"`
+// seedSize is the size of a seed, in bytes.
+const seedSize = 32
+
+// Hardware is the machine and its vendor.
+type Hardware struct {
+	cfg    Config
+	now    func() time.Time
+	log    *slog.Logger
+	seed   []byte
+	keys   map[string]*ecdsa.PrivateKey
+	certs  map[string]*x509.Certificate
+	pem    map[string][]byte
+	ppid   []byte
+	ready  chan struct{}
+	qePart []byte // what follows the attestation key in every quote
+
+	mu     sync.Mutex
+	faults Faults
+	tds    map[string]*TD
+	addr   string // of the collateral service
+	ctl    *server
 }
 
-// What a sound TD has.
-const (
-	DefaultAttributes uint64 = 1 << 28 // SEPT_VE_DISABLE
-	DefaultXFAM       uint64 = 0xe718e7
-	AttributeDebug    uint64 = 1
-)
+// New makes the vendor's and the machine's keys from the seed.
+func New(cfg Config) (*Hardware, error) {
+	h := &Hardware{cfg: cfg, now: cfg.Clock, log: cfg.Log, faults: cfg.Faults, tds: map[string]*TD{}, ready: make(chan struct{})}
+	if h.now == nil {
+		h.now = time.Now
+	}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	seed, err := loadSeed(cfg)
+	if err != nil {
+		return nil, err
+	}
+	h.seed = seed
+	if err := h.makePKI(); err != nil {
+		return nil, fmt.Errorf("simulated TEE: %w", err)
+	}
+	if err := h.makeQE(); err != nil {
+		return nil, fmt.Errorf("simulated TEE: %w", err)
+	}
+	return h, nil
+}
 
-// Hardware is the machine.
-type Hardware struct{ cfg Config }
+// loadSeed takes the configured seed, or that of an earlier start, or a new one.
+// The file is written whole or not at all: half a seed would be another machine.
+func loadSeed(cfg Config) ([]byte, error) {
+	if len(cfg.Seed) != 0 {
+		if len(cfg.Seed) != seedSize {
+			return nil, cvm.Errorf(cvm.Invalid, "simulated TEE: seed of %d bytes, want %d", len(cfg.Seed), seedSize)
+		}
+		return append([]byte{}, cfg.Seed...), nil
+	}
+	if cfg.Dir == "" {
+		return nil, cvm.Errorf(cvm.Invalid, "simulated TEE: neither a seed nor a directory to keep one in")
+	}
+	path := filepath.Join(cfg.Dir, "seed")
+	seed, err := os.ReadFile(path) //nolint:gosec // the operator's own directory
+	if err == nil && len(seed) == seedSize {
+		return seed, nil
+	}
+	if err == nil {
+		return nil, cvm.Errorf(cvm.Precondition, "simulated TEE: %s holds %d bytes, want %d", path, len(seed), seedSize).
+			WithFix("restore the file from a backup; removing it makes another machine, whose guests cannot open their disks")
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("simulated TEE: reading the seed: %w", err)
+	}
+	seed = make([]byte, seedSize)
+	_, _ = rand.Read(seed) // never fails
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("simulated TEE: %w", err)
+	}
+	if err := writeNew(path, seed); err != nil {
+		return nil, fmt.Errorf("simulated TEE: storing the seed: %w", err)
+	}
+	return seed, nil
+}
 
-// New makes the machine's keys from its seed.
-func New(cfg Config) (*Hardware, error) { return &Hardware{cfg: cfg}, nil }
+func writeNew(path string, b []byte) error {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600) //nolint:gosec // the operator's own directory
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
 
-// Run serves the control socket, the device sockets and the collateral service until ctx ends.
-func (h *Hardware) Run(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+// SetFaults changes the faults at run time.
+func (h *Hardware) SetFaults(f Faults) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.faults = f
+}
 
-// Ready is closed when everything listens.
-func (h *Hardware) Ready() <-chan struct{} { return nil }
+// Ready is closed when Run serves everything that is configured.
+func (h *Hardware) Ready() <-chan struct{} { return h.ready }
 
-// RootSPKI is the sha256 of the vendor root's SubjectPublicKeyInfo.
-func (h *Hardware) RootSPKI() [32]byte { return [32]byte{} }
+// RootSPKI is the sha256 of the vendor root's SubjectPublicKeyInfo: what a policy
+// names to admit this machine's vendor.
+func (h *Hardware) RootSPKI() [32]byte { return collateral.SPKIHash(h.certs[certRoot]) }
 
 // RootPEM is the vendor root certificate.
-func (h *Hardware) RootPEM() []byte { return nil }
+func (h *Hardware) RootPEM() []byte { return append([]byte{}, h.pem[certRoot]...) }
 
 // DeviceID is sha256 of the machine's PPID.
-func (h *Hardware) DeviceID() cvm.DeviceID { return cvm.DeviceID{} }
+func (h *Hardware) DeviceID() cvm.DeviceID { return sha256.Sum256(h.ppid) }
 
-// CollateralURL is the base URL of the collateral service once Ready; "" before.
-func (h *Hardware) CollateralURL() string { return "" }
-
-// Handler is the collateral service (PCS v4 paths).
-func (h *Hardware) Handler() http.Handler { return http.NotFoundHandler() }
-
-// Collateral is what the service would hand out at a time.
-func (h *Hardware) Collateral(at time.Time) (collateral.Set, error) { return collateral.Set{}, nil }
-
-// NewTD starts a TD in this process, without sockets (tests, in-process members).
-func (h *Hardware) NewTD(name string, s Shape) (*TD, error) { return nil, nil }
-
-// DestroyTD forgets a TD.
-func (h *Hardware) DestroyTD(name string) error { return nil }
-
-// TD is a trust domain. Its methods are those of Device.
-type TD struct{}
-
-// Quote signs a quote over report data.
-func (t *TD) Quote(ctx context.Context, reportData [64]byte) ([]byte, error) { return nil, nil }
-
-// Extend extends RTMR2 or RTMR3.
-func (t *TD) Extend(ctx context.Context, index int, digest cvm.Measurement) error { return nil }
-
-// CCEL returns the firmware's event log.
-func (t *TD) CCEL(ctx context.Context) ([]byte, error) { return nil, nil }
-
-// SealKey derives 32 bytes from the hardware's secret, MRTD, RTMR0-2 and context.
-func (t *TD) SealKey(ctx context.Context, context []byte) ([]byte, error) { return nil, nil }
-
-// Control is the VMM's client of a running Hardware.
-type Control struct{ sock string }
-
-// NewControl uses the control socket at sock.
-func NewControl(sock string) *Control { return &Control{sock: sock} }
-
-// CreateTD starts a TD and its device socket at the path sock.
-func (c *Control) CreateTD(ctx context.Context, name, sock string, s Shape) error { return nil }
-
-// DestroyTD forgets a TD and removes its socket.
-func (c *Control) DestroyTD(ctx context.Context, name string) error { return nil }
-
-// Info describes the machine.
-func (c *Control) Info(ctx context.Context) (Info, error) { return Info{}, nil }
-
-// Info describes a machine.
-type Info struct {
-	RootSPKI      string       `json:"root_spki"` // hex sha256
-	DeviceID      cvm.DeviceID `json:"device_id"`
-	CollateralURL string       `json:"collateral_url"`
+// CollateralURL is the base URL of the collateral service once Ready; "" when it
+// is not served.
+func (h *Hardware) CollateralURL() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.addr == "" {
+		return ""
+	}
+	return "http://" + h.addr
 }
-
-// Device is the guest's client of its TD (what configfs-tsm, sysfs and CCEL offer).
-type Device struct{ sock string }
-
-// NewDevice uses the device socket at sock.
-func NewDevice(sock string) *Device { return &Device{sock: sock} }
-
-// Quote signs a quote over report data.
-func (d *Device) Quote(ctx context.Context, reportData [64]byte) ([]byte, error) { return nil, nil }
-
-// Extend extends RTMR2 or RTMR3.
-func (d *Device) Extend(ctx context.Context, index int, digest cvm.Measurement) error { return nil }
-
-// CCEL returns the firmware's event log.
-func (d *Device) CCEL(ctx context.Context) ([]byte, error) { return nil, nil }
-
-// SealKey derives 32 bytes from the hardware's secret, MRTD, RTMR0-2 and context.
-func (d *Device) SealKey(ctx context.Context, context []byte) ([]byte, error) { return nil, nil }
