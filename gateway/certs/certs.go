@@ -22,6 +22,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -61,6 +62,7 @@ type Keeper struct {
 	wild          *certmagic.Config // nil when the issuer cannot make wildcards
 	exact         *certmagic.Config
 	wildC, exactC *certmagic.Cache
+	once          sync.Once
 }
 
 const servingKeyName = "gateway/serving-key"
@@ -122,10 +124,12 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Close stops the renewals. Call it once, or let Run do it.
+// Close stops the renewals, as the end of Run does.
 func (k *Keeper) Close() {
-	k.exactC.Stop()
-	k.wildC.Stop()
+	k.once.Do(func() {
+		k.exactC.Stop()
+		k.wildC.Stop()
+	})
 }
 
 // SPKI is the DER SubjectPublicKeyInfo of the key that serves every name.

@@ -40,8 +40,9 @@ type Registration struct {
 	Expires time.Time `json:"expires"`
 	Domain  string    `json:"domain"` // base domain
 	Port    int       `json:"external_port"`
-	// GatewayRun changes when the gateway process starts anew: a guest that sees it
-	// change resets its tunnel sessions (wgnet.ResetPeer).
+	// GatewayRun changes whenever the gateway has forgotten its session with this
+	// guest (it started anew, or the route had ended): a guest that sees it change
+	// resets its tunnel session (wgnet.ResetPeer).
 	GatewayRun string `json:"gateway_run"`
 }
 

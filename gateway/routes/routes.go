@@ -293,3 +293,18 @@ func (t *Table) All(at time.Time) []*Route {
 	slices.SortFunc(out, func(a, b *Route) int { return cmp.Compare(a.Key, b.Key) })
 	return out
 }
+
+// Len is the number of routes.
+func (t *Table) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.routes)
+}
+
+// Current reports whether r, or a renewal of it with the same key, is still live.
+func (t *Table) Current(r *Route, at time.Time) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	now := t.routes[r.Key]
+	return now != nil && now.Load == r.Load && now.Expires.After(at)
+}

@@ -2,6 +2,7 @@ package wgnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -27,6 +28,10 @@ const (
 	queuePackets = 4096
 	maxBuffer    = 4 << 20 // per stream and direction, bytes
 )
+
+// ErrRefused is in the error of DialContext when the peer is there and its port is
+// closed.
+var ErrRefused = errors.New("connection refused by the peer")
 
 // tunDevice is the TUN that WireGuard reads and writes: a TCP/IP stack with one
 // address. (wireguard-go's netstack hides its stack, and Forward needs it.)
@@ -89,10 +94,14 @@ func (t *tunDevice) dial(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 	}
 	fa := tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(to.Addr().AsSlice()), Port: to.Port()}
 	c, err := gonet.DialContextTCP(ctx, t.stack, fa, proto)
-	if err != nil {
-		return nil, fmt.Errorf("dialing %s through the tunnel: %w", to, err)
+	if err == nil {
+		return c, nil
 	}
-	return c, nil
+	var oe *net.OpError
+	if errors.As(err, &oe) && oe.Err != nil && oe.Err.Error() == (&tcpip.ErrConnectionRefused{}).String() {
+		err = ErrRefused // gonet flattens the stack's errors to text
+	}
+	return nil, fmt.Errorf("dialing %s through the tunnel: %w", to, err)
 }
 
 // Read gives WireGuard the packets the stack wants to send: it waits for one and

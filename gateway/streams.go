@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"context"
+	"net"
+	"sync"
+
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/gateway/routes"
+)
+
+// streams counts and holds what is open, so that limits, cuts and the drain work.
+type streams struct {
+	max     int
+	mu      sync.Mutex
+	conns   map[net.Conn]struct{}                  // every client connection
+	byRoute map[*routes.Load]map[net.Conn]struct{} // the joined ones
+	byApp   map[cvm.AppID]int
+	empty   chan struct{} // closed when conns is empty, while draining
+}
+
+func newStreams(max int) *streams {
+	return &streams{
+		max: max, conns: map[net.Conn]struct{}{}, byRoute: map[*routes.Load]map[net.Conn]struct{}{}, byApp: map[cvm.AppID]int{},
+	}
+}
+
+func (s *streams) open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// enter takes a slot for a client connection; false when all are taken.
+func (s *streams) enter(c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.conns) >= s.max {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+func (s *streams) leave(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if len(s.conns) == 0 && s.empty != nil {
+		close(s.empty)
+		s.empty = nil
+	}
+}
+
+// reserve takes one of an app's slots; give returns it.
+func (s *streams) reserve(app cvm.AppID, limit int) (give func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byApp[app] >= limit {
+		return nil, false
+	}
+	s.byApp[app]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.byApp[app]--; s.byApp[app] == 0 {
+			delete(s.byApp, app)
+		}
+	}, true
+}
+
+// join notes that c is carried by a route, until the returned function is called.
+func (s *streams) join(l *routes.Load, c net.Conn) (end func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set := s.byRoute[l]
+	if set == nil {
+		set = map[net.Conn]struct{}{}
+		s.byRoute[l] = set
+	}
+	set[c] = struct{}{}
+	l.Streams.Add(1)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(set, c)
+		if len(set) == 0 {
+			delete(s.byRoute, l)
+		}
+		l.Streams.Add(-1)
+	}
+}
+
+// cut closes every stream of a route.
+func (s *streams) cut(l *routes.Load) {
+	s.mu.Lock()
+	var list []net.Conn
+	for c := range s.byRoute[l] {
+		list = append(list, c)
+	}
+	s.mu.Unlock()
+	for _, c := range list {
+		_ = c.Close()
+	}
+}
+
+// drain waits until every connection has ended, or ctx has; then it closes the rest.
+func (s *streams) drain(ctx context.Context) {
+	s.mu.Lock()
+	if len(s.conns) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	done := make(chan struct{})
+	s.empty = done
+	s.mu.Unlock()
+	select {
+	case <-done:
+		return
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	var list []net.Conn
+	for c := range s.conns {
+		list = append(list, c)
+	}
+	s.mu.Unlock()
+	for _, c := range list {
+		_ = c.Close()
+	}
+	<-done
+}
