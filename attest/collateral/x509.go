@@ -123,3 +123,30 @@ func (c *CRL) Verify(issuer *x509.Certificate, at time.Time) error {
 
 // Revoked reports whether the list names a serial number.
 func (c *CRL) Revoked(serial *big.Int) bool { return c.revoked[serial.String()] }
+
+// Expires is the earliest end of what a set's statements say about themselves.
+// Nothing is verified: it is for caches.
+func Expires(s Set) (time.Time, error) {
+	t, err := ParseTCBInfo(s.TCBInfo)
+	if err != nil {
+		return time.Time{}, err
+	}
+	q, err := ParseQEIdentity(s.QEIdentity)
+	if err != nil {
+		return time.Time{}, err
+	}
+	until := t.Until
+	if q.Until.Before(until) {
+		until = q.Until
+	}
+	for _, der := range [][]byte{s.RootCRL, s.PCKCRL} {
+		c, err := ParseCRL(der)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if u := c.Window().Until; u.Before(until) {
+			until = u
+		}
+	}
+	return until, nil
+}
