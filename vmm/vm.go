@@ -67,19 +67,18 @@ func (v *vm) loop(ctx context.Context) {
 		if gone {
 			return
 		}
-		var timer <-chan time.Time
-		if again > 0 {
-			t := time.NewTimer(again)
-			defer t.Stop()
-			timer = t.C
+		if again <= 0 {
+			again = time.Hour
 		}
+		t := time.NewTimer(again)
 		select {
 		case <-ctx.Done():
 		case <-v.wake:
-		case <-timer:
+		case <-t.C:
 		case e := <-v.exit:
 			v.exited(e)
 		}
+		t.Stop()
 	}
 }
 
