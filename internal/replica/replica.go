@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -37,12 +38,24 @@ type Machine interface {
 	Restore([]byte) error
 }
 
+// Layer carries raft's connections.
+type Layer interface {
+	net.Listener
+	Dial(address string, timeout time.Duration) (net.Conn, error)
+}
+
+type streams struct{ Layer }
+
+func (s streams) Dial(a raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return s.Layer.Dial(string(a), timeout)
+}
+
 // Config of a replica.
 type Config struct {
 	ID      string
 	Address string // under which the others dial this member
 	Dir     string // log and snapshots
-	Layer   raft.StreamLayer
+	Layer   Layer
 	Machine Machine
 	Log     *slog.Logger // nil: discarded
 	// ApplyTimeout bounds one proposal; 0: 5 s.
@@ -91,7 +104,7 @@ func New(c Config) (*Replica, error) {
 	r.fresh = !has
 	r.trans = c.transport
 	if r.trans == nil {
-		r.trans = raft.NewNetworkTransportWithLogger(c.Layer, 3, 10*time.Second, logger)
+		r.trans = raft.NewNetworkTransportWithLogger(streams{c.Layer}, 3, 10*time.Second, logger)
 	}
 	if r.raft, err = raft.NewRaft(r.settings(logger), r.fsm, st.logs, st.stable, st.snaps, r.trans); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting raft: %w", err), r.close())

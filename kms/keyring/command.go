@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/governance"
 	"github.com/confidential-cloud/phala/ledger"
 )
 
@@ -112,7 +113,9 @@ type Lease struct {
 	Simulated   bool            `json:"simulated"`
 	Epoch       uint32          `json:"epoch"`
 	Issued      time.Time       `json:"issued"`
-	Leaf        int64           `json:"leaf"`
+	// Boot is what the authority was asked: later certificates ask again.
+	Boot governance.BootRequest `json:"boot"`
+	Leaf int64                  `json:"leaf"`
 	// EnvCounter and EnvSHA256 are checked against the app's high-water mark when
 	// EnvTracked is set (the compose names env_signers).
 	EnvTracked bool   `json:"env_tracked"`
