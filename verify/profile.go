@@ -1,0 +1,200 @@
+package verify
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/confidential-cloud/phala/attest"
+	"github.com/confidential-cloud/phala/attest/claim"
+	"github.com/confidential-cloud/phala/attest/measure"
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/ledger"
+)
+
+// ProfileVersion is the only version of trust profiles there is.
+const ProfileVersion = 1
+
+// Profile is a trust profile: everything a verifier believes before it looks. It
+// holds no secrets, and whoever can change it can make any cloud look verified:
+// get it from someone you trust, not from the cloud that is to be checked.
+type Profile struct {
+	Version int    `toml:"version" json:"version"` // 1
+	Name    string `toml:"name" json:"name"`       // for people
+	APIURL  string `toml:"api_url,omitempty" json:"api_url,omitempty"`
+
+	Chain      Chains      `toml:"chain" json:"chain"`
+	KMS        KMSPins     `toml:"kms" json:"kms"`
+	TEE        TEEPins     `toml:"tee" json:"tee"`
+	Gateway    GatewayPin  `toml:"gateway" json:"gateway"`
+	LedgerKeys ledger.Keys `toml:"ledger" json:"ledger"`
+}
+
+// Chains says where governance is.
+type Chains struct {
+	ID           uint64   `toml:"id" json:"id"`
+	RPCURLs      []string `toml:"rpc_urls" json:"rpc_urls"`
+	KMSContract  string   `toml:"kms_contract" json:"kms_contract"`                       // 0x-address of DstackKms
+	Final        string   `toml:"final,omitempty" json:"final,omitempty"`                 // finalized (default), safe, head-N
+	MaxStaleness string   `toml:"max_staleness,omitempty" json:"max_staleness,omitempty"` // "60s" (default)
+}
+
+// KMSPins identify the KMS.
+type KMSPins struct {
+	RootSPKI   string   `toml:"root_spki" json:"root_spki"`     // hex DER SubjectPublicKeyInfo of the root CA: the key_provider_id
+	K256PubKey string   `toml:"k256_pubkey" json:"k256_pubkey"` // hex, compressed, 33 bytes: signs env keys
+	URLs       []string `toml:"urls" json:"urls"`               // https base URLs of members, for the ledger
+}
+
+// TEEPins say which hardware is admitted, and how images are bound to it.
+type TEEPins struct {
+	Roots          []RootPin `toml:"roots" json:"roots"`
+	CollateralURLs []string  `toml:"collateral_urls" json:"collateral_urls"` // PCS-shaped
+	TCBStatus      []string  `toml:"tcb_status" json:"tcb_status"`           // for example ["UpToDate"]
+	ImageVariants  []string  `toml:"image_variants" json:"image_variants"`   // "lite", "container" (simulated platform only)
+	AnyACPI        bool      `toml:"any_acpi,omitempty" json:"any_acpi,omitempty"`
+}
+
+// RootPin is one admitted trust root.
+type RootPin struct {
+	SPKI     string       `toml:"spki" json:"spki"`         // hex sha256 of the root's SubjectPublicKeyInfo
+	Platform cvm.Platform `toml:"platform" json:"platform"` // tdx, simulated, custom
+}
+
+// GatewayPin identifies the gateway and says how to reach it.
+type GatewayPin struct {
+	AppID   string `toml:"app_id" json:"app_id"`
+	Domain  string `toml:"domain" json:"domain"`                       // base domain
+	Port    int    `toml:"port" json:"port"`                           // external HTTPS port
+	Address string `toml:"address,omitempty" json:"address,omitempty"` // host:port to dial instead of resolving names
+	CAPEM   string `toml:"ca_pem,omitempty" json:"ca_pem,omitempty"`   // extra root for its certificates (local CA)
+	CAFile  string `toml:"ca_file,omitempty" json:"ca_file,omitempty"` // the same by path, relative to the profile
+}
+
+// ParseProfile reads a profile strictly: an unknown key is an error. ca_file is
+// not followed; LoadProfile does that.
+func ParseProfile(b []byte) (Profile, error) {
+	d := toml.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	var p Profile
+	if err := d.Decode(&p); err != nil {
+		var strict *toml.StrictMissingError
+		if errors.As(err, &strict) {
+			return p, cvm.Errorf(cvm.Invalid, "trust profile: unknown keys:\n%s", strict.String())
+		}
+		return p, cvm.Errorf(cvm.Invalid, "trust profile: %w", err)
+	}
+	return p, p.Validate()
+}
+
+// LoadProfile reads a profile file and takes in its ca_file.
+func LoadProfile(path string) (Profile, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Profile{}, cvm.Errorf(cvm.NotFound, "trust profile: %w", err).
+			WithFix("give the file with --trust; on the machine that runs the cloud, `make up` prints where it is")
+	}
+	p, err := ParseProfile(b)
+	if err != nil || p.Gateway.CAFile == "" {
+		return p, err
+	}
+	ca := p.Gateway.CAFile
+	if !filepath.IsAbs(ca) {
+		ca = filepath.Join(filepath.Dir(path), ca)
+	}
+	pemBytes, err := os.ReadFile(ca)
+	if err != nil {
+		return p, cvm.Errorf(cvm.NotFound, "trust profile: gateway.ca_file: %w", err)
+	}
+	p.Gateway.CAPEM, p.Gateway.CAFile = string(pemBytes), ""
+	return p, p.Validate()
+}
+
+// Marshal writes the profile as TOML.
+func (p Profile) Marshal() ([]byte, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	return toml.Marshal(p)
+}
+
+// Validate reports all problems at once. What is missing is refused: it would
+// otherwise not be checked.
+func (p Profile) Validate() error {
+	var bad []string
+	need := func(ok bool, what string) {
+		if !ok {
+			bad = append(bad, what)
+		}
+	}
+	need(p.Version == ProfileVersion, "version: want 1")
+	need(p.Chain.ID != 0, "chain.id is missing")
+	need(len(p.Chain.RPCURLs) > 0, "chain.rpc_urls is empty")
+	need(len(p.Chain.KMSContract) == 42, "chain.kms_contract: want a 0x-address")
+	_, err := p.MaxStaleness()
+	need(err == nil, "chain.max_staleness: want a duration like 60s")
+	_, err = x509.ParsePKIXPublicKey(unhex(p.KMS.RootSPKI))
+	need(err == nil, "kms.root_spki: want the hex DER public key of the KMS root")
+	need(len(unhex(p.KMS.K256PubKey)) == 33, "kms.k256_pubkey: want 33 bytes in hex")
+	need(len(p.KMS.URLs) > 0, "kms.urls is empty")
+	need(len(p.TEE.Roots) > 0, "tee.roots is empty: nothing would be admitted")
+	for _, r := range p.TEE.Roots {
+		need(len(unhex(r.SPKI)) == 32, "tee.roots: spki: want 32 bytes in hex")
+		need(r.Platform != "", "tee.roots: platform is missing")
+	}
+	need(len(p.TEE.CollateralURLs) > 0, "tee.collateral_urls is empty")
+	need(len(p.TEE.TCBStatus) > 0, "tee.tcb_status is empty: nothing would be admitted")
+	need(len(p.TEE.ImageVariants) > 0, "tee.image_variants is empty: nothing would be admitted")
+	_, err = cvm.ParseAppID(p.Gateway.AppID)
+	need(err == nil, "gateway.app_id: want 40 hex digits")
+	need(p.Gateway.Domain != "", "gateway.domain is missing")
+	need(p.Gateway.Port > 0 && p.Gateway.Port < 65536, "gateway.port: want 1..65535")
+	if p.Gateway.CAPEM != "" {
+		block, _ := pem.Decode([]byte(p.Gateway.CAPEM))
+		need(block != nil, "gateway.ca_pem holds no certificate")
+	}
+	if err := p.LedgerKeys.Validate(); err != nil {
+		bad = append(bad, "ledger: "+err.Error())
+	}
+	if bad != nil {
+		return cvm.Errorf(cvm.Invalid, "trust profile: %s", strings.Join(bad, "; "))
+	}
+	return nil
+}
+
+// MaxStaleness is chain.max_staleness or its default.
+func (p Profile) MaxStaleness() (time.Duration, error) {
+	if p.Chain.MaxStaleness == "" {
+		return time.Minute, nil
+	}
+	return time.ParseDuration(p.Chain.MaxStaleness)
+}
+
+// policy is what evidence must pass: phase running, bound to reportData.
+func (p Profile) policy(reportData [64]byte) attest.Policy {
+	pol := attest.Policy{
+		TCBStatus: p.TEE.TCBStatus, ReportData: &reportData, Phases: []claim.Phase{claim.PhaseRunning},
+		Image: measure.Policy{Variants: p.TEE.ImageVariants, AnyACPI: p.TEE.AnyACPI},
+	}
+	for _, r := range p.TEE.Roots {
+		pol.Roots = append(pol.Roots, attest.Root{SPKI: [32]byte(unhex(r.SPKI)), Platform: r.Platform})
+	}
+	return pol
+}
+
+// unhex gives nil for what is not hex.
+func unhex(s string) []byte {
+	b, err := hex.DecodeString(strings.TrimPrefix(s, "0x"))
+	if err != nil {
+		return nil
+	}
+	return b
+}
