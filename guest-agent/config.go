@@ -11,10 +11,12 @@ package guestagent
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"time"
 
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/config"
 )
 
 // Config of a guest agent. In a VM it is part of the measured image.
@@ -39,6 +41,13 @@ type Config struct {
 	// ExternalAddr serves the dashboard and /evidence; "" turns it off.
 	ExternalAddr string `toml:"external_addr"`
 
+	// WireGuardListen is the guest's UDP address; the gateway learns the port from
+	// the first packet.
+	WireGuardListen string `toml:"wireguard_listen"`
+	// ForwardHost is where streams from the gateway are dialled. "" is the guest's own
+	// address, not loopback: what an app binds to 127.0.0.1 it means to keep private.
+	ForwardHost string `toml:"forward_host"`
+
 	// Init takes the duties of PID 1 in a container guest: mounts, cgroups.
 	Init bool `toml:"init"`
 	// Docker says how containers are run. It is ignored for runner "none".
@@ -48,9 +57,9 @@ type Config struct {
 	// key_provider_id: the KMS is then not authenticated. Never for real apps.
 	AllowUnpinned bool `toml:"allow_unpinned"`
 	// KeysTimeout bounds the retries while the KMS cannot answer.
-	KeysTimeout time.Duration `toml:"keys_timeout"`
+	KeysTimeout config.Duration `toml:"keys_timeout"`
 	// StopTimeout bounds the graceful stop of the containers.
-	StopTimeout time.Duration `toml:"stop_timeout"`
+	StopTimeout config.Duration `toml:"stop_timeout"`
 }
 
 // DockerConfig says how containers are run.
@@ -66,12 +75,12 @@ type DockerConfig struct {
 func Default() Config {
 	return Config{
 		SharedDir: guestapi.SharedDir, RunDir: guestapi.RunDir,
-		WorkDir: "/dstack", DataDir: "/var/lib/phala", EventDir: "/run/log/dstack",
+		WorkDir: "/dstack", DataDir: guestapi.DataDir, EventDir: "/run/log/dstack",
 		DstackSock: guestapi.DstackSock, TappdSock: guestapi.TappdSock,
 		GuestSock: guestapi.GuestSock, HostSock: guestapi.HostSock, TEESock: guestapi.TEESock,
-		ExternalAddr: ":8090", Init: true,
+		ExternalAddr: ":8090", WireGuardListen: "0.0.0.0:9182", Init: true,
 		Docker:      DockerConfig{Daemon: "dockerd", CLI: "docker", Sock: "/var/run/docker.sock", Project: "dstack"},
-		KeysTimeout: time.Minute, StopTimeout: 30 * time.Second,
+		KeysTimeout: config.Duration(time.Minute), StopTimeout: config.Duration(20 * time.Second),
 	}
 }
 
@@ -85,6 +94,7 @@ func Under(dir string) Config {
 	c.DstackSock, c.TappdSock = filepath.Join(dir, "dstack.sock"), filepath.Join(dir, "tappd.sock")
 	c.GuestSock, c.HostSock, c.TEESock = filepath.Join(dir, "guest.sock"), "", filepath.Join(dir, "tee.sock")
 	c.ExternalAddr, c.Init = "", false
+	c.WireGuardListen, c.ForwardHost = "127.0.0.1:0", "127.0.0.1"
 	c.Docker.Daemon = ""
 	return c
 }
@@ -99,6 +109,9 @@ func (c *Config) Validate() error {
 		if !filepath.IsAbs(p.val) {
 			errs = append(errs, errors.New(p.key+": want an absolute path"))
 		}
+	}
+	if _, err := netip.ParseAddrPort(c.WireGuardListen); err != nil {
+		errs = append(errs, errors.New("wireguard_listen: want address:port"))
 	}
 	if c.KeysTimeout <= 0 {
 		errs = append(errs, errors.New("keys_timeout: want a positive duration"))

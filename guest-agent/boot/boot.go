@@ -151,9 +151,12 @@ func Run(ctx context.Context, d Deps) (*State, error) {
 		b.number = i + 1
 		b.progress(ctx, st.text)
 		start := d.Now()
-		err := ctx.Err()
+		err := context.Cause(ctx)
 		if err == nil {
 			err = st.run(ctx)
+			if err != nil && ctx.Err() != nil {
+				err = context.Cause(ctx) // what ended the boot, not where it hit
+			}
 		}
 		took := d.Now().Sub(start)
 		if err == nil {

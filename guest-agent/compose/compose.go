@@ -180,13 +180,13 @@ func (e *Engine) command(ctx context.Context, env []keys.EnvVar, name string, ar
 	return redact(out.String(), env), err
 }
 
-// Stop stops the containers and keeps them.
-func (e *Engine) Stop(ctx context.Context) error {
+// Stop stops the containers, by force after grace, and keeps them.
+func (e *Engine) Stop(ctx context.Context, grace time.Duration) error {
 	if _, err := os.Stat(e.composeFile()); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	// Compose would ask for the variables again; stopping needs only the project.
-	out, err := e.command(ctx, nil, e.cfg.CLI, "compose", "--project-name", e.cfg.Project, "stop", "--timeout", e.seconds())
+	out, err := e.command(ctx, nil, e.cfg.CLI, "compose", "--project-name", e.cfg.Project, "stop", "--timeout", fmt.Sprint(int(grace/time.Second)))
 	if err != nil {
 		return fmt.Errorf("docker compose stop: %w: %s", err, out)
 	}
