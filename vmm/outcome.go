@@ -165,7 +165,11 @@ func (v *vm) notify(n guestapi.Notify) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	defer v.poke()
-	if v.rec.VM.Desired == running && v.rec.VM.State == vmmapi.StateStarting && n.Event != "boot.error" && v.rec.NextTry.IsZero() {
+	if v.inst == nil && !v.launching {
+		v.late(n)
+		return nil
+	}
+	if v.rec.VM.Desired == running && v.rec.VM.State == vmmapi.StateStarting && n.Event != "boot.error" {
 		v.rec.VM.State = vmmapi.StateBooting
 	}
 	switch n.Event {
@@ -183,6 +187,20 @@ func (v *vm) notify(n guestapi.Notify) error {
 	return nil
 }
 
+// late is a message of a run whose end was seen first. A boot error still says
+// more than the crash that was concluded from that end.
+func (v *vm) late(n guestapi.Notify) {
+	v.changeLocked(n.Event, n.Payload, func(r *record) {
+		if e := parseBootError(n.Payload); n.Event == "boot.error" && r.VM.Error != nil && r.VM.Error.Reason == "guest-exited" {
+			r.VM.Error = e
+			if r.VM.State == vmmapi.StateStarting && !retries(r, e, temporary(e.Reason)) {
+				r.VM.State, r.VM.BootProgress, r.NextTry = vmmapi.StateFailed, "", time.Time{}
+				v.m.releaseCompute(r)
+			}
+		}
+	})
+}
+
 func (v *vm) ready(message string) {
 	v.changeLocked("ready", orWord(message, "ready"), func(r *record) {
 		r.VM.ReadyAt, r.VM.Error, r.BootFailed, r.Served = v.m.now().UTC(), nil, false, true
@@ -193,18 +211,24 @@ func (v *vm) ready(message string) {
 }
 
 func (v *vm) bootError(payload string) {
-	var e vmmapi.VMError
-	if json.Unmarshal([]byte(payload), &e) != nil || e.Message == "" {
-		e = vmmapi.VMError{Reason: "boot-failed", Message: orWord(payload, "the guest's boot failed")}
-	}
-	e.Reason = orWord(e.Reason, "boot-failed")
-	v.changeLocked("boot.error", describe(&e), func(r *record) {
-		r.VM.Error, r.BootFailed = &e, true
+	e := parseBootError(payload)
+	v.changeLocked("boot.error", describe(e), func(r *record) {
+		r.VM.Error, r.BootFailed = e, true
 		r.NextTry = v.m.now().Add(lingering)
-		if r.VM.Desired == running && !retries(r, &e, temporary(e.Reason)) {
+		if r.VM.Desired == running && !retries(r, e, temporary(e.Reason)) {
 			r.VM.State = vmmapi.StateFailed // shown at once; the machine goes soon
 		}
 	})
+}
+
+// parseBootError reads a VMError; a guest that sends plain text is quoted.
+func parseBootError(payload string) *vmmapi.VMError {
+	var e vmmapi.VMError
+	if json.Unmarshal([]byte(payload), &e) != nil || e.Message == "" {
+		e = vmmapi.VMError{Message: orWord(payload, "the guest's boot failed")}
+	}
+	e.Reason = orWord(e.Reason, "boot-failed")
+	return &e
 }
 
 // instanceInfo keeps .instance_info for the next boots. The instance id must

@@ -30,6 +30,8 @@ type vm struct {
 	inst machine.Instance // the run that is alive; nil when none is
 	last machine.Instance // the newest run, alive or not: its console
 	host *hostapi.Server
+	// launching: the driver is at work; the guest may speak before inst is set.
+	launching bool
 }
 
 type exited struct {
@@ -137,11 +139,13 @@ func (v *vm) launch(ctx context.Context) time.Duration {
 		r.VM.State, r.VM.BootProgress, r.Restart, r.BootFailed, r.NextTry = vmmapi.StateStarting, "", false, false, time.Time{}
 		r.VM.StartedAt, r.VM.ReadyAt, r.VM.Boots = v.m.now().UTC(), time.Time{}, r.VM.Boots+1
 	})
+	v.setLaunching(true)
 	inst, err := v.doLaunch(ctx)
 	if ctx.Err() != nil { // the VMM stops: the next one looks what is there
 		return 0
 	}
 	if err != nil {
+		v.setLaunching(false)
 		v.log.Error("starting the machine", "error", err)
 		v.failed(&vmmapi.VMError{Reason: orWord(cvm.ReasonOf(err), "start-failed"), Message: err.Error(), Stage: "start", Fix: fixOf(err)}, temporaryStart(err))
 		return 0
@@ -154,6 +158,12 @@ func (v *vm) launch(ctx context.Context) time.Duration {
 		v.changeLocked("", "", func(r *record) { r.VM.State = vmmapi.StateBooting })
 	}
 	return 0
+}
+
+func (v *vm) setLaunching(b bool) {
+	v.mu.Lock()
+	v.launching = b
+	v.mu.Unlock()
 }
 
 func (v *vm) doLaunch(ctx context.Context) (machine.Instance, error) {
@@ -191,7 +201,7 @@ func (v *vm) doLaunch(ctx context.Context) (machine.Instance, error) {
 // started watches a run.
 func (v *vm) started(ctx context.Context, inst machine.Instance) {
 	v.mu.Lock()
-	v.inst, v.last = inst, inst
+	v.inst, v.last, v.launching = inst, inst, false
 	v.mu.Unlock()
 	v.m.wg.Go(func() {
 		for ctx.Err() == nil {
