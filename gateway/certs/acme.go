@@ -58,7 +58,7 @@ func (a ACME) Validate() error {
 	return nil
 }
 
-func (k *Keeper) useACME(store certmagic.Storage) error {
+func (k *Keeper) useACME(store, exact certmagic.Storage) error {
 	a := k.cfg.ACME
 	if err := a.Validate(); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (k *Keeper) useACME(store certmagic.Storage) error {
 	} else {
 		_, k.wildC = k.magic(store, nil, false, func(c *certmagic.Config) certmagic.Issuer { return certmagic.NewACMEIssuer(c, t) })
 	}
-	k.exact, k.exactC = k.magic(store, k.onDemand(), false, func(c *certmagic.Config) certmagic.Issuer {
+	k.exact, k.exactC = k.magic(exact, k.onDemand(), false, func(c *certmagic.Config) certmagic.Issuer {
 		return certmagic.NewACMEIssuer(c, t)
 	})
 	return nil

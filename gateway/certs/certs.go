@@ -80,15 +80,21 @@ func New(ctx context.Context, c Config) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
+	// certmagic takes a wildcard from the store where it finds no exact certificate:
+	// names that must not have the wildcard get a store without one.
+	exact, err := newSealed(filepath.Join(c.Dir, "exact"), c.StorageKey)
+	if err != nil {
+		return nil, err
+	}
 	k := &Keeper{cfg: c}
 	if err := k.loadKey(ctx, store); err != nil {
 		return nil, err
 	}
 	switch c.Issuer {
 	case IssuerFileCA:
-		err = k.useFileCA(store)
+		err = k.useFileCA(store, exact)
 	case IssuerACME:
-		err = k.useACME(store)
+		err = k.useACME(store, exact)
 	default:
 		err = cvm.Errorf(cvm.Invalid, "certificate issuer %q is not one of %s, %s", c.Issuer, IssuerFileCA, IssuerACME)
 	}
@@ -150,7 +156,7 @@ func (k *Keeper) Exact(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return k.exact.GetCertificate(h)
 }
 
-func (k *Keeper) useFileCA(store certmagic.Storage) error {
+func (k *Keeper) useFileCA(store, exact certmagic.Storage) error {
 	i, err := loadCA(k.cfg.CACert, k.cfg.CAKey)
 	if err != nil {
 		return err
@@ -159,7 +165,7 @@ func (k *Keeper) useFileCA(store certmagic.Storage) error {
 		return err
 	}
 	k.wild, k.wildC = k.magic(store, nil, true, func(*certmagic.Config) certmagic.Issuer { return i })
-	k.exact, k.exactC = k.magic(store, k.onDemand(), true, func(*certmagic.Config) certmagic.Issuer { return i })
+	k.exact, k.exactC = k.magic(exact, k.onDemand(), true, func(*certmagic.Config) certmagic.Issuer { return i })
 	return nil
 }
 
