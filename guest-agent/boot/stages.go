@@ -40,7 +40,7 @@ func supported(d *appcompose.Document, allowUnpinned bool) error {
 		return no("key_provider %q is not supported by this guest", d.Provider())
 	}
 	switch d.Runner {
-	case appcompose.RunnerDockerCompose, appcompose.RunnerBash, appcompose.RunnerNone:
+	case appcompose.RunnerDockerCompose, appcompose.RunnerNone:
 	default:
 		return no("runner %q is not supported by this guest", d.Runner)
 	}
