@@ -155,12 +155,13 @@ func (r *Runner) syncNode(ctx context.Context, node int64) error {
 
 func (r *Runner) syncOne(ctx context.Context, vmm VMM, c store.CVM, vm vmmapi.VM, found bool) error {
 	status, e := resting(vm, found)
-	instance := vm.InstanceID.String()
-	if status == c.Status && (vm.InstanceID.IsZero() || instance == c.InstanceID) && c.BootProgress == vm.BootProgress {
+	// A CVM that was never started, or was stopped before its VM existed, has none; one
+	// that failed keeps saying why.
+	if down := !found || status == cloudapi.StatusStopped; down && (c.Status == cloudapi.StatusStopped || c.Status == cloudapi.StatusFailed) {
 		return nil
 	}
-	// A CVM that was never started, or was stopped before its VM existed, has none.
-	if !found && (c.Status == cloudapi.StatusStopped || c.Status == cloudapi.StatusFailed) {
+	progress := status == cloudapi.StatusStarting && c.BootProgress != vm.BootProgress
+	if status == c.Status && (vm.InstanceID.IsZero() || vm.InstanceID.String() == c.InstanceID) && !progress {
 		return nil
 	}
 	var events []vmmapi.Event

@@ -1,0 +1,147 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/api/store"
+)
+
+const (
+	keyPrefix = "phak_"
+	keyBytes  = 32
+)
+
+// NewAdminKey makes a new API key for the first workspace's admin (made at the
+// first call). It is returned once; only its hash is kept.
+func (s *Server) NewAdminKey(ctx context.Context, name string) (string, error) {
+	p, err := s.store.Admin(ctx)
+	if err != nil {
+		return "", fmt.Errorf("cloud API: admin: %w", err)
+	}
+	return s.newKey(ctx, p, name)
+}
+
+func (s *Server) newKey(ctx context.Context, p store.Principal, name string) (string, error) {
+	b := make([]byte, keyBytes)
+	_, _ = rand.Read(b) // never fails
+	key := keyPrefix + base64.RawURLEncoding.EncodeToString(b)
+	if err := s.store.AddKey(ctx, p, name, key[:len(keyPrefix)+6], sha256.Sum256([]byte(key))); err != nil {
+		return "", fmt.Errorf("cloud API: key: %w", err)
+	}
+	return key, nil
+}
+
+// ValidKey tells whether an API key is good.
+func (s *Server) ValidKey(ctx context.Context, key string) (bool, error) {
+	_, err := s.store.ByKey(ctx, sha256.Sum256([]byte(key)))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// firstKey writes an admin key to the configured file when there is none.
+func (s *Server) firstKey(ctx context.Context) error {
+	if s.cfg.AdminKeyFile == "" {
+		return nil
+	}
+	if b, err := os.ReadFile(s.cfg.AdminKeyFile); err == nil {
+		ok, err := s.ValidKey(ctx, strings.TrimSpace(string(b)))
+		if err == nil && !ok {
+			err = fmt.Errorf("the key in %s is not one of this database: remove the file to get a new key", s.cfg.AdminKeyFile)
+		}
+		return err
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("admin key file: %w", err)
+	}
+	key, err := s.NewAdminKey(ctx, "first start")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(s.cfg.AdminKeyFile, []byte(key+"\n"), 0o600); err != nil {
+		return fmt.Errorf("admin key file: %w", err)
+	}
+	s.log.Info("wrote the first admin API key", "file", s.cfg.AdminKeyFile)
+	return nil
+}
+
+type principalKey struct{}
+
+// who is the caller; every operation that is not public has one.
+func who(ctx context.Context) store.Principal {
+	p, _ := ctx.Value(principalKey{}).(store.Principal)
+	return p
+}
+
+const public = "public" // in an operation's metadata: no key needed
+
+// authenticate lets a request pass with a good key, or to a public operation.
+func (s *Server) authenticate(hc huma.Context, next func(huma.Context)) {
+	if hc.Operation().Metadata[public] == true {
+		next(hc)
+		return
+	}
+	key := hc.Header("X-API-Key")
+	if b, ok := strings.CutPrefix(hc.Header("Authorization"), "Bearer "); key == "" && ok {
+		key = strings.TrimSpace(b)
+	}
+	if key == "" {
+		deny(hc, http.StatusUnauthorized, "API key is missing: send it as X-API-Key (get one with phala login)")
+		return
+	}
+	p, err := s.store.ByKey(hc.Context(), sha256.Sum256([]byte(key)))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		deny(hc, http.StatusUnauthorized, "this API key is not valid: it was revoked, or belongs to another cloud (phala login)")
+		return
+	case err != nil:
+		s.log.Error("reading a key", "err", err)
+		deny(hc, http.StatusInternalServerError, "internal error (see the cloud API's log)")
+		return
+	}
+	if w := hc.Header("X-Workspace-Id"); w != "" && w != p.WorkspaceSlug {
+		deny(hc, http.StatusForbidden, "this API key does not belong to that workspace")
+		return
+	}
+	next(huma.WithValue(hc, principalKey{}, p))
+}
+
+func deny(hc huma.Context, status int, message string) {
+	hc.SetHeader("Content-Type", "application/json")
+	hc.SetStatus(status)
+	_ = json.NewEncoder(hc.BodyWriter()).Encode(text(status, message))
+}
+
+type versioned struct {
+	Version string `header:"X-Phala-Version" doc:"2026-01-21 (default) or 2025-10-28"`
+}
+
+func (v versioned) legacy() bool { return v.Version == cloudapi.VersionLegacy }
+
+func (s *Server) me(ctx context.Context, in *versioned) (any, error) {
+	p := who(ctx)
+	if in.legacy() {
+		return cloudapi.CurrentUserV1{Username: p.Username, Email: p.Email, TeamName: p.WorkspaceName, TeamTier: tier}, nil
+	}
+	return cloudapi.CurrentUser{
+		User:      cloudapi.User{Username: p.Username, Email: p.Email, Role: p.Role, EmailVerified: p.Email != ""},
+		Workspace: cloudapi.Workspace{ID: workspaceID(p), Name: p.WorkspaceName, Slug: ptr(p.WorkspaceSlug), Tier: tier, Role: p.Role},
+		Credits:   cloudapi.Credits{Balance: "0", GrantedBalance: "0"},
+	}, nil
+}
+
+const tier = "self-hosted"
+
+func workspaceID(p store.Principal) string { return fmt.Sprintf("wks_%d", p.WorkspaceID) }

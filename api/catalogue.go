@@ -1,0 +1,304 @@
+package api
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/api/scheduler"
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+// placements are the nodes as the scheduler sees them: what the host says is free,
+// or less, when CVMs were promised that it does not have yet.
+func (s *Server) placements(ctx context.Context) ([]scheduler.Node, error) {
+	s.nodes.refresh(ctx, fresh)
+	cvms, err := s.store.List(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	promised := map[int64]scheduler.Resources{}
+	for _, c := range cvms {
+		p := promised[c.NodeID]
+		p.DiskGB += c.DiskGB
+		if c.Status != cloudapi.StatusStopped && c.Status != cloudapi.StatusFailed {
+			p.VCPU, p.MemoryMiB = p.VCPU+c.VCPU, p.MemoryMiB+c.MemoryMiB
+		}
+		promised[c.NodeID] = p
+	}
+	var out []scheduler.Node
+	for _, n := range s.nodes.list {
+		info, images, err := n.facts()
+		p := promised[n.id]
+		v := scheduler.Node{ID: n.id, Name: n.name(), Region: n.region(), Online: err == nil, Free: scheduler.Resources{
+			VCPU:      info.Capacity.VCPU - max(info.Used.VCPU, p.VCPU),
+			MemoryMiB: info.Capacity.MemoryMiB - max(info.Used.MemoryMiB, p.MemoryMiB),
+			DiskGB:    info.Capacity.DiskMiB>>10 - max(info.Used.DiskMiB>>10, p.DiskGB),
+		}}
+		for _, i := range images {
+			v.Images = append(v.Images, i.Name)
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+func (s *Server) availableNodes(ctx context.Context, _ *none) (out cloudapi.AvailableNodes, err error) {
+	placed, err := s.placements(ctx)
+	if err != nil {
+		return out, err
+	}
+	out = cloudapi.AvailableNodes{Tier: tier, Nodes: []cloudapi.AvailableNode{}, KMSList: []cloudapi.KMS{s.cfg.kms()}}
+	for _, p := range placed {
+		n := s.nodes.byID[p.ID]
+		info, images, nerr := n.facts()
+		v := cloudapi.AvailableNode{
+			TeepodID: int(p.ID), Name: p.Name, Listed: true, ResourceScore: 1,
+			RemainingVCPU: max(p.Free.VCPU, 0), RemainingMemory: max(p.Free.MemoryMiB, 0), RemainingDiskGB: max(p.Free.DiskGB, 0),
+			RemainingCVMSlots: max(p.Free.VCPU, 0), Images: []cloudapi.NodeImage{}, SupportOnchainKMS: s.cfg.Chain.ID != 0,
+			RegionIdentifier: opt(p.Region), DefaultKMS: ptr(s.cfg.KMS.ID), KMSList: []string{s.cfg.KMS.ID},
+			Driver: info.Driver, Simulated: info.Simulated, Online: nerr == nil, Warnings: info.Warnings,
+		}
+		if info.DeviceID != (cvm.DeviceID{}) {
+			v.DeviceID = ptr(info.DeviceID.String())
+		}
+		if nerr != nil {
+			v.Problem = "the VMM does not answer"
+		}
+		for _, i := range images {
+			v.Images = append(v.Images, cloudapi.NodeImage{Name: i.Name, IsDev: i.IsDev, Version: version(i.Version), OSImageHash: ptr(i.Hash.String())})
+		}
+		out.Nodes = append(out.Nodes, v)
+	}
+	return out, nil
+}
+
+// version reads "0.5.3" as clients want it: three or four numbers.
+func version(s string) []int {
+	out := []int{}
+	for p := range strings.SplitSeq(strings.TrimPrefix(s, "v"), ".") {
+		digits := strings.TrimRightFunc(p, func(r rune) bool { return r < '0' || r > '9' })
+		n, _ := strconv.Atoi(digits) // what is no number counts as 0
+		out = append(out, n)
+	}
+	for len(out) < 3 {
+		out = append(out, 0)
+	}
+	return out[:min(len(out), 4)]
+}
+
+type pageInput struct {
+	Page     int `query:"page" default:"1" minimum:"1"`
+	PageSize int `query:"page_size" default:"30" minimum:"1" maximum:"100"`
+}
+
+func paginate[T any](all []T, in pageInput) cloudapi.Page[T] {
+	from := min((in.Page-1)*in.PageSize, len(all))
+	to := min(from+in.PageSize, len(all))
+	items := append([]T{}, all[from:to]...)
+	return cloudapi.Page[T]{Items: items, Total: len(all), Page: in.Page, PageSize: in.PageSize, Pages: (len(all) + in.PageSize - 1) / in.PageSize}
+}
+
+type workspaceInput struct {
+	pageInput
+	Slug string `path:"slug"`
+}
+
+func (s *Server) workspaceNodes(ctx context.Context, in *workspaceInput) (out cloudapi.Page[cloudapi.NodeRef], err error) {
+	if in.Slug != who(ctx).WorkspaceSlug {
+		return out, text(http.StatusNotFound, "workspace not found")
+	}
+	s.nodes.refresh(ctx, fresh)
+	var all []cloudapi.NodeRef
+	for _, n := range s.nodes.list {
+		all = append(all, *s.nodeRef(n.id))
+	}
+	return paginate(all, in.pageInput), nil
+}
+
+func (s *Server) nodeRef(id int64) *cloudapi.NodeRef {
+	n := s.nodes.byID[id]
+	if n == nil {
+		return &cloudapi.NodeRef{ObjectType: "node", ID: ptr(int(id)), Status: ptr("OFFLINE")}
+	}
+	info, _, err := n.facts()
+	r := &cloudapi.NodeRef{ObjectType: "node", ID: ptr(int(id)), Name: ptr(n.name()), Region: opt(n.region()), Status: ptr("ONLINE"), Version: opt(info.Driver)}
+	if err != nil {
+		r.Status = ptr("OFFLINE")
+	}
+	if info.DeviceID != (cvm.DeviceID{}) {
+		r.DeviceID = ptr(info.DeviceID.String())
+	}
+	return r
+}
+
+func (t InstanceType) public() cloudapi.InstanceType {
+	return cloudapi.InstanceType{ID: t.ID, Name: t.Name, Description: t.Description, VCPU: t.VCPU, MemoryMB: t.MemoryMB,
+		HourlyRate: t.HourlyRate, RequiresGPU: t.Family == "gpu", DefaultDiskSizeGB: t.DiskGB, Family: ptr(t.Family)}
+}
+
+func (s *Server) family(name string) []cloudapi.InstanceType {
+	var out []cloudapi.InstanceType
+	for _, t := range s.cfg.InstanceTypes {
+		if t.Family == name {
+			out = append(out, t.public())
+		}
+	}
+	return out
+}
+
+func (s *Server) instanceTypes(context.Context, *none) (out cloudapi.InstanceTypes, err error) {
+	seen := map[string]bool{}
+	for _, t := range s.cfg.InstanceTypes {
+		if !seen[t.Family] {
+			seen[t.Family] = true
+			items := s.family(t.Family)
+			out.Result = append(out.Result, cloudapi.InstanceFamily{Name: t.Family, Items: items, Total: len(items)})
+		}
+	}
+	return out, nil
+}
+
+type familyInput struct {
+	Family string `path:"family"`
+}
+
+func (s *Server) instanceFamily(_ context.Context, in *familyInput) (out cloudapi.InstanceTypesOf, err error) {
+	items := s.family(in.Family)
+	if len(items) == 0 {
+		return out, text(http.StatusNotFound, "Instance type family not found")
+	}
+	return cloudapi.InstanceTypesOf{Items: items, Total: len(items), Family: in.Family}, nil
+}
+
+type imagesInput struct {
+	pageInput
+	IsDev string `query:"is_dev" enum:"true,false,"`
+}
+
+func (s *Server) osImages(ctx context.Context, in *imagesInput) (out cloudapi.Page[cloudapi.OSImage], err error) {
+	s.nodes.refresh(ctx, fresh)
+	seen := map[string]bool{}
+	var all []cloudapi.OSImage
+	for _, n := range s.nodes.list {
+		_, images, _ := n.facts()
+		for _, i := range images {
+			if seen[i.Name] || in.IsDev != "" && in.IsDev != strconv.FormatBool(i.IsDev) {
+				continue
+			}
+			seen[i.Name] = true
+			all = append(all, cloudapi.OSImage{Name: i.Name, Slug: i.Name, Version: i.Version, OSImageHash: ptr(i.Hash.String()), IsDev: i.IsDev})
+		}
+	}
+	return paginate(all, in.pageInput), nil
+}
+
+type kmsListInput struct {
+	pageInput
+	IsOnchain string `query:"is_onchain" enum:"true,false,"`
+}
+
+func (s *Server) kmsList(_ context.Context, in *kmsListInput) (cloudapi.Page[cloudapi.KMS], error) {
+	all := []cloudapi.KMS{s.cfg.kms()}
+	if in.IsOnchain != "" && (in.IsOnchain == "true") != (s.cfg.Chain.ID != 0) {
+		all = nil
+	}
+	return paginate(all, in.pageInput), nil
+}
+
+type kmsInput struct {
+	KMS string `path:"kms"`
+}
+
+func (s *Server) knownKMS(word string) error {
+	if !s.cfg.isKMS(word) {
+		return s.noKMS()
+	}
+	return nil
+}
+
+func (s *Server) noKMS() error {
+	return fail(http.StatusNotFound, errKMSNotFound, cvm.NotFound, "kms-not-found", "KMS not found", "this cloud's KMS is called "+s.cfg.KMS.ID)
+}
+
+func (s *Server) kmsOne(_ context.Context, in *kmsInput) (cloudapi.KMS, error) {
+	return s.cfg.kms(), s.knownKMS(in.KMS)
+}
+
+func (s *Server) kmsInfo(ctx context.Context, in *kmsInput) (out cloudapi.KMSInfo, err error) {
+	if err := s.knownKMS(in.KMS); err != nil {
+		return out, err
+	}
+	m, err := s.keys.Meta(ctx)
+	if err != nil {
+		return out, err
+	}
+	return cloudapi.KMSInfo{KMS: s.cfg.kms(), RootCA: m.RootCA, RootSPKI: m.RootSPKI, K256: hex.EncodeToString(m.K256PubKey),
+		URLs: s.cfg.KMS.URLs, Simulated: m.Simulated, Warnings: m.Warnings}, nil
+}
+
+type envKeyInput struct {
+	kmsInput
+	AppID string `path:"app_id" doc:"40 hex digits, 0x allowed"`
+	Full  bool   `query:"full" doc:"also signature_v1 and timestamp"`
+}
+
+func (s *Server) envKey(ctx context.Context, in *envKeyInput) (out cloudapi.EnvKey, err error) {
+	if err := s.knownKMS(in.KMS); err != nil {
+		return out, err
+	}
+	app, err := cvm.ParseAppID(in.AppID)
+	if err != nil {
+		return out, &apiError{http.StatusUnprocessableEntity, []cloudapi.Validation{{Loc: []any{"path", "app_id"}, Msg: err.Error(), Type: "value_error"}}}
+	}
+	k, err := s.keys.EnvKey(ctx, app)
+	if err != nil {
+		return out, err
+	}
+	out = cloudapi.EnvKey{PublicKey: hex.EncodeToString(k.PublicKey), Signature: hex.EncodeToString(k.Signature)}
+	if in.Full {
+		out.SignatureV1, out.Timestamp = hex.EncodeToString(k.SignatureV1), k.Timestamp
+	}
+	return out, nil
+}
+
+type chainInput struct {
+	Chain string `path:"chain"`
+}
+
+func (s *Server) onChain(ctx context.Context, in *chainInput) (out cloudapi.OnChain, err error) {
+	c := s.cfg.Chain
+	if c.ID == 0 || !strings.EqualFold(in.Chain, c.Name) && !strings.EqualFold(in.Chain, s.cfg.kmsType()) && in.Chain != strconv.FormatUint(c.ID, 10) {
+		return out, text(http.StatusNotFound, "no KMS contract on that chain")
+	}
+	s.nodes.refresh(ctx, fresh)
+	contract := cloudapi.OnChainContract{ContractAddress: c.Contract, ChainID: c.ID, ChainName: c.Name, Devices: []cloudapi.OnChainDevice{}, OSImages: []cloudapi.OnChainImage{}}
+	for _, n := range s.nodes.list {
+		info, images, _ := n.facts()
+		contract.Devices = append(contract.Devices, cloudapi.OnChainDevice{DeviceID: info.DeviceID.String(), NodeName: ptr(n.name())})
+		for _, i := range images {
+			contract.OSImages = append(contract.OSImages, cloudapi.OnChainImage{Name: i.Name, Version: i.Version, OSImageHash: ptr(i.Hash.String())})
+		}
+	}
+	return cloudapi.OnChain{ChainName: c.Name, ChainID: c.ID, RPCURL: c.RPCURL, Contracts: []cloudapi.OnChainContract{contract}}, nil
+}
+
+func (s *Server) trustProfile(context.Context, *none) (any, error) {
+	if s.cfg.TrustProfile == "" {
+		return nil, text(http.StatusNotFound, "this cloud serves no trust profile")
+	}
+	b, err := os.ReadFile(s.cfg.TrustProfile)
+	if err != nil {
+		return nil, text(http.StatusNotFound, "the trust profile is not there yet")
+	}
+	var v json.RawMessage
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, cvm.Errorf(cvm.Internal, "trust profile %s: %w", s.cfg.TrustProfile, err)
+	}
+	return v, nil
+}

@@ -1,0 +1,255 @@
+package api
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/kms/kmsapi"
+)
+
+// Config is the API's configuration file.
+type Config struct {
+	// Listen is the address of the public API.
+	Listen string `toml:"listen"`
+	// Dir holds the database (api.db).
+	Dir string `toml:"dir"`
+	// AdminKeyFile receives the first admin key (mode 0600) when the file does not
+	// exist yet. Empty: no file; call NewAdminKey.
+	AdminKeyFile string `toml:"admin_key_file"`
+	// TrustProfile is the JSON file that GET /trust-profile serves.
+	TrustProfile string `toml:"trust_profile"`
+	// Image is the guest image of CVMs that name none; "" is each node's default.
+	Image string `toml:"image"`
+
+	Nodes         []NodeConfig   `toml:"node"`
+	KMS           KMSConfig      `toml:"kms"`
+	Chain         ChainConfig    `toml:"chain"`
+	Gateway       GatewayConfig  `toml:"gateway"`
+	Disk          DiskConfig     `toml:"disk"`
+	InstanceTypes []InstanceType `toml:"instance_type"`
+
+	Log *slog.Logger `toml:"-"`
+	// Keys overrides the KMS client that is made from KMS.URLs and KMS.RootSPKI.
+	Keys KMSClient `toml:"-"`
+	// Poll and Sync override the jobs' intervals (see jobs.Config).
+	Poll time.Duration `toml:"-"`
+	Sync time.Duration `toml:"-"`
+}
+
+// KMSClient is what the API asks of the KMS.
+type KMSClient interface {
+	EnvKey(ctx context.Context, app cvm.AppID) (kmsapi.EnvKey, error)
+	Meta(ctx context.Context) (kmsapi.Meta, error)
+}
+
+// NodeConfig is one VMM.
+type NodeConfig struct {
+	URL       string `toml:"url"`        // http://127.0.0.1:8720
+	TokenFile string `toml:"token_file"` // the VMM's bearer token
+	Region    string `toml:"region"`     // "" takes what the VMM says
+}
+
+// KMSConfig is the key management service of this cloud.
+type KMSConfig struct {
+	ID       string   `toml:"id"`        // what clients call it; default "kms"
+	URLs     []string `toml:"urls"`      // of the members, as the API reaches them
+	RootSPKI string   `toml:"root_spki"` // hex DER: the pinned identity, and app-compose's key_provider_id
+	// GuestURLs are the same members as guests reach them; default URLs.
+	GuestURLs []string `toml:"guest_urls"`
+}
+
+// ChainConfig is the chain that governs. A zero ID means none: app ids then come
+// from the compose hash and the KMS's own allow-list decides.
+type ChainConfig struct {
+	ID       uint64 `toml:"id"`
+	Name     string `toml:"name"` // anvil, base, ethereum, ...
+	RPCURL   string `toml:"rpc_url"`
+	Contract string `toml:"kms_contract"` // 0x-address of DstackKms
+}
+
+// GatewayConfig is where apps are reached.
+type GatewayConfig struct {
+	Domain string `toml:"domain"` // base domain, for example dev.localhost
+	Port   int    `toml:"port"`   // of HTTPS; 443 is left out of URLs
+	AppID  string `toml:"app_id"` // of the gateway app, for display
+	// GuestURLs are the tunnel APIs as guests reach them.
+	GuestURLs []string `toml:"guest_urls"`
+}
+
+// DiskConfig bounds disks, in GB.
+type DiskConfig struct {
+	MinGB     int `toml:"min_gb"`
+	DefaultGB int `toml:"default_gb"`
+	MaxGB     int `toml:"max_gb"`
+}
+
+// InstanceType is a size that CVMs can have.
+type InstanceType struct {
+	ID          string `toml:"id"`
+	Name        string `toml:"name"`
+	Description string `toml:"description"`
+	Family      string `toml:"family"` // cpu, gpu
+	VCPU        int    `toml:"vcpu"`
+	MemoryMB    int    `toml:"memory_mb"`
+	HourlyRate  string `toml:"hourly_rate"` // decimal, in the cloud's currency
+	DiskGB      int    `toml:"default_disk_gb"`
+}
+
+// DefaultConfig is a config with every number filled in, and no node or KMS. The
+// sizes and the one published price (tdx.large) are the public cloud's.
+func DefaultConfig() Config {
+	return Config{
+		Listen: "127.0.0.1:8730",
+		Disk:   DiskConfig{MinGB: 20, DefaultGB: 40, MaxGB: 2048},
+		KMS:    KMSConfig{ID: "kms"},
+		InstanceTypes: []InstanceType{
+			{ID: "tdx.small", Name: "Small TDX", Description: "1 vCPU, 2 GB memory", Family: "cpu", VCPU: 1, MemoryMB: 2048, HourlyRate: "0.058", DiskGB: 20},
+			{ID: "tdx.medium", Name: "Medium TDX", Description: "2 vCPU, 4 GB memory", Family: "cpu", VCPU: 2, MemoryMB: 4096, HourlyRate: "0.116", DiskGB: 20},
+			{ID: "tdx.large", Name: "Large TDX", Description: "4 vCPU, 8 GB memory", Family: "cpu", VCPU: 4, MemoryMB: 8192, HourlyRate: "0.232", DiskGB: 20},
+			{ID: "tdx.xlarge", Name: "Extra large TDX", Description: "8 vCPU, 16 GB memory", Family: "cpu", VCPU: 8, MemoryMB: 16384, HourlyRate: "0.464", DiskGB: 20},
+		},
+	}
+}
+
+// Validate returns all problems.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if c.Listen == "" {
+		bad("listen is missing")
+	}
+	if c.Dir == "" {
+		bad("dir is missing")
+	}
+	seen := map[string]bool{}
+	for i, n := range c.Nodes {
+		if u, err := url.Parse(n.URL); err != nil || u.Host == "" {
+			bad("node[%d].url: %q is not a URL", i, n.URL)
+		}
+		if n.TokenFile == "" {
+			bad("node[%d].token_file is missing", i)
+		}
+		if seen[n.URL] {
+			bad("node[%d].url: %s appears twice", i, n.URL)
+		}
+		seen[n.URL] = true
+	}
+	if len(c.KMS.URLs) == 0 && c.Keys == nil {
+		bad("kms.urls is empty")
+	}
+	if _, err := hex.DecodeString(c.KMS.RootSPKI); err != nil || c.KMS.RootSPKI == "" {
+		bad("kms.root_spki: want the hex DER of the KMS root key (apps pin it)")
+	}
+	if c.Chain.ID > math.MaxInt32 || (c.Chain.ID == 0) != (c.Chain.Contract == "") {
+		bad("chain: id and kms_contract go together")
+	}
+	if c.Gateway.Domain == "" {
+		bad("gateway.domain is missing")
+	}
+	if c.Disk.MinGB < 1 || c.Disk.DefaultGB < c.Disk.MinGB || c.Disk.MaxGB < c.Disk.DefaultGB {
+		bad("disk: want 1 <= min_gb <= default_gb <= max_gb")
+	}
+	errs = append(errs, c.validateTypes()...)
+	if c.Log == nil {
+		bad("no logger")
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) validateTypes() (errs []error) {
+	seen := map[string]bool{}
+	for i, t := range c.InstanceTypes {
+		if t.ID == "" || t.VCPU < 1 || t.MemoryMB < 1 || t.Family == "" || t.HourlyRate == "" {
+			errs = append(errs, fmt.Errorf("instance_type[%d]: id, family, vcpu, memory_mb and hourly_rate are needed", i))
+		}
+		if seen[t.ID] {
+			errs = append(errs, fmt.Errorf("instance_type[%d]: %q appears twice", i, t.ID))
+		}
+		seen[t.ID] = true
+	}
+	if len(c.InstanceTypes) == 0 {
+		errs = append(errs, errors.New("no instance_type"))
+	}
+	return errs
+}
+
+// Database is the path of the database file.
+func (c Config) Database() string { return filepath.Join(c.Dir, "api.db") }
+
+func (c Config) instanceType(id string) (InstanceType, bool) {
+	for _, t := range c.InstanceTypes {
+		if t.ID == id {
+			return t, true
+		}
+	}
+	return InstanceType{}, false
+}
+
+func (c Config) guestKMS() []string {
+	if len(c.KMS.GuestURLs) > 0 {
+		return c.KMS.GuestURLs
+	}
+	return c.KMS.URLs
+}
+
+// baseDomain is the gateway's domain with its port, as clients want it.
+func (c Config) baseDomain() string {
+	if c.Gateway.Port == 0 || c.Gateway.Port == 443 {
+		return c.Gateway.Domain
+	}
+	return fmt.Sprintf("%s:%d", c.Gateway.Domain, c.Gateway.Port)
+}
+
+// kms is the public description of the KMS.
+func (c Config) kms() cloudapi.KMS {
+	k := cloudapi.KMS{ID: c.KMS.ID, Slug: ptr(c.KMS.ID), Version: "1"}
+	if len(c.KMS.URLs) > 0 {
+		k.URL = c.KMS.URLs[0]
+	}
+	if c.Chain.ID != 0 {
+		k.ChainID, k.KMSContractAddress = ptr(c.Chain.ID), ptr(c.Chain.Contract)
+	}
+	k.GatewayAppID = opt(c.Gateway.AppID)
+	return k
+}
+
+// kmsType is the word clients use for the kind of KMS.
+func (c Config) kmsType() string {
+	switch c.Chain.ID {
+	case 0:
+		return "phala"
+	case 1:
+		return "ethereum"
+	}
+	return "base" // the clients know no other chain
+}
+
+// isKMS tells whether a client's word means this cloud's KMS.
+func (c Config) isKMS(word string) bool {
+	switch w := strings.ToLower(word); w {
+	case "", strings.ToLower(c.KMS.ID), c.kmsType(), strings.ToLower(c.Chain.Name), "phala", "eth", "ethereum", "base":
+		return true
+	}
+	return false
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// opt is nil for the zero value: present and null on the wire.
+func opt[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}

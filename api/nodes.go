@@ -1,0 +1,198 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/confidential-cloud/phala/api/jobs"
+	"github.com/confidential-cloud/phala/api/store"
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/vmm/vmmapi"
+)
+
+// nodes knows the configured VMMs and how they were when last asked.
+type nodes struct {
+	list []*node
+	byID map[int64]*node
+}
+
+type node struct {
+	id     int64
+	cfg    NodeConfig
+	client *vmmapi.Client
+
+	mu     sync.Mutex
+	info   vmmapi.Node
+	images []vmmapi.Image
+	err    error // why the last question failed
+	asked  time.Time
+}
+
+// fresh is how old an answer may be and still count.
+const fresh = 3 * time.Second
+
+func newNodes(ctx context.Context, cfg Config, st store.Store) (*nodes, error) {
+	ns := &nodes{byID: map[int64]*node{}}
+	for _, c := range cfg.Nodes {
+		token, err := os.ReadFile(c.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: token: %w", c.URL, err)
+		}
+		id, err := st.NodeID(ctx, c.URL)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: %w", c.URL, err)
+		}
+		n := &node{id: id, cfg: c, client: vmmapi.NewClient(strings.TrimRight(c.URL, "/"), strings.TrimSpace(string(token)), nil), err: errors.New("not asked yet")}
+		ns.list, ns.byID[id] = append(ns.list, n), n
+	}
+	return ns, nil
+}
+
+func (ns *nodes) ids() []int64 {
+	out := make([]int64, len(ns.list))
+	for i, n := range ns.list {
+		out[i] = n.id
+	}
+	return out
+}
+
+// gone is the error for a node that the config does not name any more.
+func gone() error {
+	return cvm.Errorf(cvm.Precondition, "the node of this CVM is not in the API's config any more").WithReason("node-not-found").
+		WithFix("add the node's [[node]] entry again")
+}
+
+// vmm is jobs.Config.Node: calls are bounded, so that a hanging VMM is one that
+// does not answer.
+func (ns *nodes) vmm(id int64) (jobs.VMM, error) {
+	n := ns.byID[id]
+	if n == nil {
+		return nil, gone()
+	}
+	return bounded{n.client}, nil
+}
+
+// client is for streams, bounded by their request.
+func (ns *nodes) client(id int64) (*vmmapi.Client, error) {
+	n := ns.byID[id]
+	if n == nil {
+		return nil, gone()
+	}
+	return n.client, nil
+}
+
+func (ns *nodes) run(ctx context.Context) error {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		ns.refresh(ctx, 0)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// refresh asks every node whose answer is older than maxAge.
+func (ns *nodes) refresh(ctx context.Context, maxAge time.Duration) {
+	var wg sync.WaitGroup
+	for _, n := range ns.list {
+		wg.Go(func() { n.ask(ctx, maxAge) })
+	}
+	wg.Wait()
+}
+
+func (n *node) ask(ctx context.Context, maxAge time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.err == nil && time.Since(n.asked) < maxAge {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	info, err := n.client.Node(ctx)
+	var images []vmmapi.Image
+	if err == nil {
+		images, err = n.client.Images(ctx)
+	}
+	n.asked, n.err = time.Now(), err
+	if err == nil { // else keep the last known facts
+		n.info, n.images = info, images
+	}
+}
+
+// facts are a node's last answers; err says why there is no newer one.
+func (n *node) facts() (vmmapi.Node, []vmmapi.Image, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.info, n.images, n.err
+}
+
+func (n *node) name() string {
+	info, _, _ := n.facts()
+	if info.Name != "" {
+		return info.Name
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(n.cfg.URL, "http://"), "https://")
+}
+
+func (n *node) region() string {
+	info, _, _ := n.facts()
+	if n.cfg.Region != "" {
+		return n.cfg.Region
+	}
+	return info.Region
+}
+
+// callTimeout bounds one call of a job to a VMM, which answers at once by contract.
+const callTimeout = 30 * time.Second
+
+// bounded is a VMM client whose calls end.
+type bounded struct{ c *vmmapi.Client }
+
+func call[T any](ctx context.Context, fn func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return fn(ctx)
+}
+
+func (b bounded) Get(ctx context.Context, id string) (vmmapi.VM, error) {
+	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.Get(ctx, id) })
+}
+
+func (b bounded) List(ctx context.Context) ([]vmmapi.VM, error) { return call(ctx, b.c.List) }
+
+func (b bounded) Put(ctx context.Context, s vmmapi.Spec) (vmmapi.VM, error) {
+	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.Put(ctx, s) })
+}
+
+func (b bounded) PutApp(ctx context.Context, id string, a vmmapi.App) (vmmapi.VM, error) {
+	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.PutApp(ctx, id, a) })
+}
+
+func (b bounded) Start(ctx context.Context, id string) (vmmapi.VM, error) {
+	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.Start(ctx, id) })
+}
+
+func (b bounded) Stop(ctx context.Context, id string) (vmmapi.VM, error) {
+	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.Stop(ctx, id) })
+}
+
+func (b bounded) Restart(ctx context.Context, id string) (vmmapi.VM, error) {
+	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.Restart(ctx, id) })
+}
+
+func (b bounded) Delete(ctx context.Context, id string, keepVolumes bool) error {
+	_, err := call(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, b.c.Delete(ctx, id, keepVolumes) })
+	return err
+}
+
+func (b bounded) Events(ctx context.Context, id string) ([]vmmapi.Event, error) {
+	return call(ctx, func(ctx context.Context) ([]vmmapi.Event, error) { return b.c.Events(ctx, id) })
+}

@@ -1,0 +1,255 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/api/scheduler"
+	"github.com/confidential-cloud/phala/api/store"
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+// provisionAge is how long a prepared app-compose waits for its commit.
+const provisionAge = 14 * 24 * time.Hour
+
+func sha(b []byte) [32]byte { return sha256.Sum256(b) }
+
+type provisionInput struct {
+	Body    cloudapi.ProvisionRequest
+	RawBody []byte
+}
+
+// raw is one key of a body as the client wrote it.
+func raw(body []byte, key string) json.RawMessage {
+	var m map[string]json.RawMessage
+	_ = json.Unmarshal(body, &m) // huma has parsed it already
+	return m[key]
+}
+
+func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudapi.Provisioned, err error) {
+	r := in.Body
+	size, err := s.sizeOf(r)
+	if err != nil {
+		return out, err
+	}
+	if !s.cfg.isKMS(r.KMS) || !s.cfg.isKMS(r.KMSID) {
+		return out, s.noKMS()
+	}
+	c, err := s.compose(raw(in.RawBody, "compose_file"), r.Name, defaults())
+	if err != nil {
+		return out, err
+	}
+	if err := s.nameFree(ctx, r.Name); err != nil {
+		return out, err
+	}
+	image := r.Image
+	if image == "" {
+		image = s.cfg.Image
+	}
+	placed, err := s.placements(ctx)
+	if err != nil {
+		return out, err
+	}
+	node, why, err := scheduler.Pick(scheduler.Request{Need: size.need(), NodeID: int64(max(r.TeepodID, r.NodeID)), Region: r.Region, Image: image}, placed)
+	if err != nil {
+		return out, err
+	}
+	err = s.store.PutProvision(ctx, store.Provision{
+		WorkspaceID: who(ctx).WorkspaceID, ComposeHash: c.hash(), ExpiresAt: s.now().Add(provisionAge),
+		ProvisionBody: store.ProvisionBody{Name: r.Name, AppCompose: c.doc.Raw(), InstanceType: size.typ, VCPU: size.vcpu, MemoryMiB: size.memory,
+			DiskGB: size.disk, Image: image, NodeID: node.ID, Region: r.Region, Listed: r.Listed},
+	})
+	if err != nil {
+		return out, err
+	}
+	return s.provisioned(ctx, c, size, node, image, why)
+}
+
+func (s *Server) provisioned(ctx context.Context, c composed, size size, node scheduler.Node, image, why string) (out cloudapi.Provisioned, err error) {
+	info, images, _ := s.nodes.byID[node.ID].facts()
+	out = cloudapi.Provisioned{
+		ComposeHash: c.hash(), KMSInfo: ptr(s.cfg.kms()), DeviceID: ptr(info.DeviceID.String()), InstanceType: opt(size.typ),
+		KMSID: ptr(s.cfg.KMS.ID), TeepodID: ptr(int(node.ID)), NodeID: ptr(int(node.ID)),
+		AppCompose: string(c.doc.Raw()), Placement: why, Warnings: c.warnings,
+	}
+	for _, i := range images {
+		if i.Name == image || image == "" && len(images) == 1 {
+			out.OSImageHash = ptr(i.Hash.String())
+		}
+	}
+	if s.cfg.Chain.ID != 0 {
+		return out, nil // the chain will give the app id
+	}
+	app := appOf(c.hash())
+	k, err := s.keys.EnvKey(ctx, app)
+	if err != nil {
+		return out, err
+	}
+	out.AppID, out.AppEnvEncryptPubkey = ptr(app.String()), ptr(hex.EncodeToString(k.PublicKey))
+	return out, nil
+}
+
+// appOf is the app id of an app without a chain: the hash's first 20 bytes.
+func appOf(hash string) (a cvm.AppID) {
+	b, _ := hex.DecodeString(hash) // our own hex
+	copy(a[:], b)
+	return a
+}
+
+type size struct {
+	typ                string
+	vcpu, memory, disk int // memory in MiB, disk in GB
+}
+
+func (s size) need() scheduler.Resources {
+	return scheduler.Resources{VCPU: s.vcpu, MemoryMiB: s.memory, DiskGB: s.disk}
+}
+
+// nameForm is the contract's, its look-ahead (no two dashes in a row) apart.
+var nameForm = regexp.MustCompile(`^[a-zA-Z]([a-zA-Z0-9-]*[a-zA-Z0-9])?$`)
+
+func checkName(p *problems, name string) {
+	switch n := len(name); {
+	case n < 5:
+		p.add("name", "string_too_short", fmt.Sprintf("name %q is too short: want 5 to 63 characters, got %d", name, n), "for example: my-"+strings.Trim(name, "-")+"-app")
+	case n > 63:
+		p.add("name", "string_too_long", fmt.Sprintf("name is too long: want 5 to 63 characters, got %d", n), "shorten the name")
+	case !nameForm.MatchString(name) || strings.Contains(name, "--"):
+		p.add("name", "string_pattern_mismatch", fmt.Sprintf("name %q: want a letter, then letters, digits and single dashes, and no dash at the end", name), "for example: my-app-1")
+	}
+}
+
+// sizeOf finds the size a request means, and tells all that is wrong with it and
+// the name at once.
+func (s *Server) sizeOf(r cloudapi.ProvisionRequest) (z size, err error) {
+	var p problems
+	checkName(&p, r.Name)
+	z = size{typ: r.InstanceType, vcpu: r.VCPU, memory: r.Memory, disk: r.DiskSize}
+	if z.typ == "" && z.vcpu == 0 && z.memory == 0 {
+		z.typ = s.cfg.InstanceTypes[0].ID
+	}
+	t, known := s.cfg.instanceType(z.typ)
+	switch {
+	case known:
+		z.vcpu, z.memory = t.VCPU, t.MemoryMB
+	case z.typ == "" && z.vcpu < 1:
+		p.add("vcpu", "value_error", "want at least 1 vCPU", "name an instance_type instead")
+	case z.typ == "" && z.memory < 512:
+		p.add("memory", "value_error", "want at least 512 MB memory", "name an instance_type instead")
+	}
+	if z.disk == 0 {
+		z.disk = s.cfg.Disk.DefaultGB
+	}
+	if d := s.cfg.Disk; z.disk < d.MinGB || z.disk > d.MaxGB {
+		p.add("disk_size", "value_error", fmt.Sprintf("disk_size %d GB is outside %d..%d GB", z.disk, d.MinGB, d.MaxGB), fmt.Sprintf("use at least %d GB", d.MinGB))
+	}
+	if err := p.err(); err != nil {
+		return z, err
+	}
+	if z.typ != "" && !known {
+		var ids []string
+		for _, t := range s.cfg.InstanceTypes {
+			ids = append(ids, t.ID)
+		}
+		return z, fail(http.StatusUnprocessableEntity, errInstanceType, cvm.Invalid, "unknown-instance-type",
+			fmt.Sprintf("instance_type %q does not exist", z.typ), "choose one of "+strings.Join(ids, ", "))
+	}
+	return z, nil
+}
+
+func (s *Server) nameFree(ctx context.Context, name string) error {
+	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
+	if err == nil && slices.ContainsFunc(all, func(c store.CVM) bool { return c.Name == name }) {
+		return store.ErrNameTaken
+	}
+	return err
+}
+
+type commitInput struct {
+	Body cloudapi.CommitRequest
+}
+
+func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, err error) {
+	r, p := in.Body, who(ctx)
+	hash := strings.ToLower(strings.TrimPrefix(r.ComposeHash, "0x"))
+	app, err := cvm.ParseAppID(r.AppID)
+	if err != nil {
+		var bad problems
+		bad.add("app_id", "value_error", err.Error(), "use the address that registering the app gave")
+		return out, bad.err()
+	}
+	prov, err := s.provisionOf(ctx, 0, hash)
+	if err != nil {
+		return out, err
+	}
+	if s.cfg.Chain.ID == 0 && app != appOf(hash) {
+		return out, fail(http.StatusUnprocessableEntity, errBadRequest, cvm.Invalid, "app-id-mismatch", "without a chain the app id is the compose hash's first 20 bytes: "+appOf(hash).String())
+	}
+	// Asking again after a lost answer gets the same CVM.
+	if prov.CommittedCVM != 0 {
+		c, err := s.store.CVM(ctx, prov.CommittedCVM)
+		if err != nil {
+			return out, err
+		}
+		if c.Live() && c.AppID == app.String() {
+			return s.vm(ctx, c, 0), nil
+		}
+	}
+	c, err := s.compose(prov.AppCompose, prov.Name, nil)
+	if err != nil {
+		return out, err
+	}
+	e, err := readEnv(c.doc, app, r.EncryptedEnv, r.EnvSignature, 0)
+	if err != nil {
+		return out, err
+	}
+	z := size{prov.InstanceType, prov.VCPU, prov.MemoryMiB, prov.DiskGB}
+	placed, err := s.placements(ctx)
+	if err != nil {
+		return out, err
+	}
+	node, why, err := scheduler.Pick(scheduler.Request{Need: z.need(), NodeID: prov.NodeID, Image: prov.Image}, placed)
+	if err != nil {
+		return out, err
+	}
+	made, err := s.store.Create(ctx, store.CVM{
+		WorkspaceID: p.WorkspaceID, UserID: p.UserID, UUID: uuid.NewString(), Name: prov.Name, AppID: app.String(), NodeID: node.ID,
+		Status: cloudapi.StatusCreating,
+		Body: store.Body{InstanceType: z.typ, VCPU: z.vcpu, MemoryMiB: z.memory, DiskGB: z.disk, Image: prov.Image, Listed: prov.Listed,
+			AppCompose: prov.AppCompose, ComposeHash: hash, EncryptedEnv: e.blob, EnvSignature: e.sig,
+			ContractAddress: r.ContractAddress, DeployerAddress: r.DeployerAddress},
+	}, s.jobs.Enqueue, func(c *store.Change) error {
+		c.Begin(store.Deploy, store.OperationBody{CorrelationID: uuid.NewString(), By: p.Username})
+		c.Emit(cloudapi.Event{Kind: cloudapi.EventSchedule, Status: c.CVM.Status, Message: "placed on " + why})
+		c.Revised = true
+		return nil
+	})
+	if err != nil {
+		return out, err
+	}
+	return s.vm(ctx, made, 0), nil
+}
+
+// provisionOf finds a prepared app-compose.
+func (s *Server) provisionOf(ctx context.Context, cvmID int64, hash string) (store.Provision, error) {
+	p, err := s.store.Provision(ctx, who(ctx).WorkspaceID, cvmID, hash)
+	if err == nil {
+		return p, nil
+	}
+	if err != store.ErrNotFound { //nolint:errorlint // the store returns it bare
+		return p, err
+	}
+	return p, fail(statusHashUnknown, errHashUnknown, cvm.Precondition, "compose-hash-unknown",
+		"no app-compose with this hash was prepared here in the last 14 days", "provision it again, then commit")
+}

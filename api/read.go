@@ -1,0 +1,254 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/api/store"
+)
+
+func (s *Server) listing(ctx context.Context, legacy bool, cvms []store.CVM) ([]any, error) {
+	out := []any{}
+	for _, c := range cvms {
+		if legacy {
+			ops, err := s.store.OpenOps(ctx, c.ID)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, s.legacyInfo(who(ctx), c, ops))
+			continue
+		}
+		i, err := s.info(ctx, who(ctx), c)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, i)
+	}
+	return out, nil
+}
+
+func (s *Server) listCVMs(ctx context.Context, in *versioned) (any, error) {
+	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
+	if err != nil {
+		return nil, err
+	}
+	return s.listing(ctx, in.legacy(), all)
+}
+
+type pageCVMsInput struct {
+	versioned
+	pageInput
+	NodeID   int64 `query:"node_id"`
+	TeepodID int64 `query:"teepod_id"`
+}
+
+func (s *Server) pageCVMs(ctx context.Context, in *pageCVMsInput) (any, error) {
+	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
+	if err != nil {
+		return nil, err
+	}
+	if id := max(in.NodeID, in.TeepodID); id != 0 {
+		all = slices.DeleteFunc(all, func(c store.CVM) bool { return c.NodeID != id })
+	}
+	page := paginate(all, in.pageInput)
+	items, err := s.listing(ctx, in.legacy(), page.Items)
+	return cloudapi.Page[any]{Items: items, Total: page.Total, Page: page.Page, PageSize: page.PageSize, Pages: page.Pages}, err
+}
+
+type cvmInput struct {
+	versioned
+	idInput
+}
+
+func (s *Server) getCVM(ctx context.Context, in *cvmInput) (any, error) {
+	c, err := s.find(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !in.legacy() {
+		return s.detail(ctx, who(ctx), c)
+	}
+	ops, err := s.store.OpenOps(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	return s.legacyDetail(c, ops), nil
+}
+
+type batchInput struct {
+	Body cloudapi.StatusBatchRequest
+}
+
+// statusBatch leaves out what the caller cannot see.
+func (s *Server) statusBatch(ctx context.Context, in *batchInput) (map[string]cloudapi.BatchStatus, error) {
+	out := map[string]cloudapi.BatchStatus{}
+	for _, id := range in.Body.VMUUIDs {
+		found, err := s.store.Find(ctx, who(ctx).WorkspaceID, id, false)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) != 1 {
+			continue
+		}
+		c := found[0]
+		ops, err := s.store.OpenOps(ctx, c.ID)
+		if err != nil {
+			return nil, err
+		}
+		b := cloudapi.BatchStatus{VMUUID: c.UUID, Status: c.Status, Uptime: opt(uptime(c, s.now())), InProgress: len(ops) > 0,
+			BootProgress: opt(c.BootProgress), BootError: bootError(c)}
+		if len(ops) > 0 {
+			o := ops[len(ops)-1]
+			b.OperationType, b.OperationStartedAt, b.CorrelationID = ptr(o.Kind), ptr(stamp(o.CreatedAt)), ptr(o.CorrelationID)
+		}
+		out[id] = b
+	}
+	return out, nil
+}
+
+type eventsInput struct {
+	idInput
+	After int64 `query:"after" doc:"only events with a higher seq"`
+	Limit int   `query:"limit" default:"1000" minimum:"1" maximum:"1000"`
+}
+
+func (s *Server) events(ctx context.Context, in *eventsInput) ([]cloudapi.Event, error) {
+	c, err := s.resolve(ctx, in.ID, true)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.store.Events(ctx, c.ID, in.After, in.Limit)
+	if out == nil {
+		out = []cloudapi.Event{}
+	}
+	return out, err
+}
+
+type appsInput struct {
+	pageInput
+	Search string   `query:"search"`
+	Status []string `query:"status,explode"`
+}
+
+func (s *Server) apps(ctx context.Context, in *appsInput) (out cloudapi.Apps, err error) {
+	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
+	if err != nil {
+		return out, err
+	}
+	match := func(c store.CVM) bool {
+		q := strings.ToLower(in.Search)
+		hit := strings.Contains(strings.ToLower(c.Name), q) || strings.Contains(c.AppID, q) || strings.Contains(c.UUID, q) || strings.Contains(c.InstanceID, q)
+		return hit && (len(in.Status) == 0 || slices.Contains(in.Status, c.Status))
+	}
+	var ids []string
+	byApp := map[string][]store.CVM{}
+	for _, c := range all {
+		if !match(c) {
+			continue
+		}
+		if byApp[c.AppID] == nil {
+			ids = append(ids, c.AppID)
+		}
+		byApp[c.AppID] = append(byApp[c.AppID], c)
+	}
+	page := paginate(ids, in.pageInput)
+	out = cloudapi.Apps{DstackApps: []cloudapi.App{}, Page: page.Page, PageSize: page.PageSize, Total: page.Total, TotalPages: page.Pages}
+	for _, id := range page.Items {
+		a, err := s.appView(ctx, byApp[id])
+		if err != nil {
+			return out, err
+		}
+		out.DstackApps = append(out.DstackApps, a)
+	}
+	return out, nil
+}
+
+// appView shows an app by its CVMs, newest first.
+func (s *Server) appView(ctx context.Context, cvms []store.CVM) (a cloudapi.App, err error) {
+	first := cvms[len(cvms)-1]
+	a = cloudapi.App{ID: first.AppID, Name: cvms[0].Name, AppID: first.AppID, CreatedAt: stamp(first.CreatedAt), KMSType: s.cfg.kmsType(), CVMCount: len(cvms)}
+	for _, c := range cvms {
+		i, err := s.info(ctx, who(ctx), c)
+		if err != nil {
+			return a, err
+		}
+		a.CVMs = append(a.CVMs, i)
+	}
+	a.CurrentCVM = &a.CVMs[0]
+	return a, nil
+}
+
+type appInput struct {
+	AppID string `path:"app_id"`
+}
+
+func (s *Server) cvmsOf(ctx context.Context, appID string) ([]store.CVM, error) {
+	id := strings.TrimPrefix(strings.TrimPrefix(strings.ToLower(appID), "app_"), "0x")
+	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(c store.CVM) bool { return c.AppID != id })
+	if len(all) == 0 {
+		return nil, text(http.StatusNotFound, "App not found")
+	}
+	return all, nil
+}
+
+func (s *Server) app(ctx context.Context, in *appInput) (out cloudapi.App, err error) {
+	cvms, err := s.cvmsOf(ctx, in.AppID)
+	if err != nil {
+		return out, err
+	}
+	return s.appView(ctx, cvms)
+}
+
+type appCVMsInput struct {
+	versioned
+	appInput
+}
+
+func (s *Server) appCVMs(ctx context.Context, in *appCVMsInput) (any, error) {
+	cvms, err := s.cvmsOf(ctx, in.AppID)
+	if err != nil {
+		return nil, err
+	}
+	return s.listing(ctx, in.legacy(), cvms)
+}
+
+type revisionsInput struct {
+	appInput
+	Page     int `query:"page" default:"1" minimum:"1"`
+	PageSize int `query:"page_size" default:"20" minimum:"1" maximum:"1000"`
+}
+
+func (s *Server) revisions(ctx context.Context, in *revisionsInput) (out cloudapi.Revisions, err error) {
+	cvms, err := s.cvmsOf(ctx, in.AppID)
+	if err != nil {
+		return out, err
+	}
+	p := who(ctx)
+	all, err := s.store.Revisions(ctx, p.WorkspaceID, cvms[0].AppID)
+	if err != nil {
+		return out, err
+	}
+	page := paginate(all, pageInput{in.Page, in.PageSize})
+	out = cloudapi.Revisions{Revisions: []cloudapi.Revision{}, Total: page.Total, Page: page.Page, PageSize: page.PageSize, TotalPages: page.Pages}
+	for _, r := range page.Items {
+		c, err := s.store.CVM(ctx, r.CVMID)
+		if err != nil {
+			return out, err
+		}
+		out.Revisions = append(out.Revisions, cloudapi.Revision{
+			RevisionID: strconv.FormatInt(r.ID, 10), AppID: r.AppID, VMUUID: c.UUID, ComposeHash: r.ComposeHash, CreatedAt: stamp(r.CreatedAt),
+			OperationType: r.Kind, TriggeredBy: &cloudapi.UserRef{ObjectType: "user", Username: ptr(p.Username)},
+			CVM:       &cloudapi.CVMRef{ObjectType: "cvm", ID: ptr(store.HashID(c.UUID)), Name: ptr(c.Name), AppID: ptr(c.AppID), VMUUID: ptr(c.UUID)},
+			Workspace: &cloudapi.WorkspaceRef{ObjectType: "workspace", ID: workspaceID(p), Name: p.WorkspaceName, Slug: ptr(p.WorkspaceSlug)},
+		})
+	}
+	return out, nil
+}

@@ -1,0 +1,130 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/chi/v5"
+
+	"github.com/confidential-cloud/phala/api/jobs"
+	"github.com/confidential-cloud/phala/api/store"
+	"github.com/confidential-cloud/phala/api/store/sqlite"
+	"github.com/confidential-cloud/phala/internal/run"
+	"github.com/confidential-cloud/phala/kms/kmsapi"
+)
+
+// Server is the cloud API.
+type Server struct {
+	cfg   Config
+	log   *slog.Logger
+	store store.Store
+	jobs  *jobs.Runner
+	nodes *nodes
+	keys  KMSClient
+	api   huma.API
+	mux   *chi.Mux
+	now   func() time.Time
+
+	streams streams
+}
+
+// New opens the database and the clients. Nothing runs and nothing is asked of
+// other services yet.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("cloud API config: %w", err)
+	}
+	ctx := context.Background() // opening a local file
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cloud API: %w", err)
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, now: time.Now, keys: cfg.Keys}
+	if s.keys == nil {
+		k, err := kmsapi.New(kmsapi.Config{URLs: cfg.KMS.URLs, RootSPKI: cfg.KMS.RootSPKI})
+		if err != nil {
+			return nil, fmt.Errorf("cloud API: %w", err)
+		}
+		s.keys = k
+	}
+	db, err := sqlite.Open(ctx, cfg.Database(), s.now)
+	if err != nil {
+		return nil, fmt.Errorf("cloud API: %w", err)
+	}
+	s.store = db
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("cloud API: %w", err), db.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) open(ctx context.Context) (err error) {
+	if s.nodes, err = newNodes(ctx, s.cfg, s.store); err != nil {
+		return err
+	}
+	s.jobs, err = jobs.New(ctx, jobs.Config{
+		Path: s.cfg.Database(), Store: s.store, Log: s.log, Poll: s.cfg.Poll, Sync: s.cfg.Sync,
+		Node: s.nodes.vmm, Nodes: s.nodes.ids, KMSURLs: s.cfg.guestKMS(), GatewayURLs: s.cfg.Gateway.GuestURLs,
+	})
+	if err != nil {
+		return err
+	}
+	s.mux = chi.NewMux()
+	s.api = s.routes(s.mux)
+	return s.firstKey(ctx)
+}
+
+// Handler serves the API; jobs only move while Run runs.
+func (s *Server) Handler() http.Handler { return s.mux }
+
+// Close closes the database of a Server that does not run (any more).
+func (s *Server) Close() error { return errors.Join(s.jobs.Close(), s.store.Close()) }
+
+// Run listens and works until ctx ends, then closes the database.
+func (s *Server) Run(ctx context.Context) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("cloud API: %w", err), s.Close())
+	}
+	return s.Serve(ctx, l)
+}
+
+// Serve is Run on a listener, which it closes.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	group := &run.Group{Log: s.log}
+	group.Go(ctx, "nodes", s.nodes.run)
+	group.Go(ctx, "jobs", s.jobs.Run)
+	group.Go(ctx, "http", func(ctx context.Context) error { return s.serveHTTP(ctx, l) })
+	s.log.Info("cloud API is up", "address", l.Addr().String())
+	err := group.Wait(ctx)
+	return errors.Join(err, group.Stop(), s.Close())
+}
+
+func (s *Server) serveHTTP(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler: s.mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		// Streams end with the server, not with their own patience.
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		_ = srv.Close()
+	}
+	<-done
+	return nil
+}

@@ -1,0 +1,296 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/api/jobs"
+	"github.com/confidential-cloud/phala/api/store"
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+// begin starts an operation on a CVM, or says that another one is at work. Stop,
+// shutdown and delete may overtake; the one they overtake ends as superseded.
+func (s *Server) begin(ctx context.Context, c store.CVM, kind, status string, body store.OperationBody, edit func(*store.Change) error) (store.CVM, int64, error) {
+	seq, err := s.store.LastSeq(ctx, c.ID)
+	if err != nil {
+		return c, 0, err
+	}
+	body.CorrelationID, body.By = uuid.NewString(), who(ctx).Username
+	made, err := s.store.Change(ctx, c.ID, s.jobs.Enqueue, func(ch *store.Change) error {
+		if !ch.CVM.Live() {
+			return missing()
+		}
+		if err := busy(ch, kind); err != nil {
+			return err
+		}
+		if edit != nil {
+			if err := edit(ch); err != nil {
+				return err
+			}
+		}
+		ch.Begin(kind, body)
+		ch.CVM.Error = nil
+		ch.SetStatus(status, "the CVM is "+status)
+		return nil
+	})
+	return made, seq, err
+}
+
+func busy(ch *store.Change, kind string) error {
+	if len(ch.Ops) == 0 {
+		return nil
+	}
+	last := ch.Ops[len(ch.Ops)-1].Kind
+	if jobs.Overtakes(kind) && !jobs.Overtakes(last) || kind == store.Delete && last != store.Delete {
+		return nil
+	}
+	return fail(http.StatusConflict, "", cvm.Conflict, "busy", fmt.Sprintf("the CVM is %s: its %s is not finished", ch.CVM.Status, last),
+		"wait for it to finish, or stop the CVM first")
+}
+
+type idInput struct {
+	ID string `path:"id" doc:"uuid, cvm_ id, app id, instance id or name"`
+}
+
+// find resolves the path's CVM among the caller's.
+func (s *Server) find(ctx context.Context, ref string) (store.CVM, error) {
+	return s.resolve(ctx, ref, false)
+}
+
+func (s *Server) resolve(ctx context.Context, ref string, deleted bool) (store.CVM, error) {
+	all, err := s.store.Find(ctx, who(ctx).WorkspaceID, ref, deleted)
+	switch {
+	case err != nil:
+		return store.CVM{}, err
+	case len(all) == 0:
+		return store.CVM{}, missing()
+	case len(all) > 1:
+		var ids []string
+		for _, c := range all {
+			ids = append(ids, c.Name+" ("+c.UUID+")")
+		}
+		return store.CVM{}, fail(http.StatusConflict, errSeveralCVMs, cvm.Conflict, "several-cvms", "several CVMs match: "+strings.Join(ids, ", "), "name one by its uuid")
+	}
+	return all[0], nil
+}
+
+// power makes the handler of start, stop, shutdown and restart.
+func (s *Server) power(verb string) func(context.Context, *idInput) (cloudapi.VM, error) {
+	status := map[string]string{
+		store.Start: cloudapi.StatusStarting, store.Stop: cloudapi.StatusStopping,
+		store.Shutdown: cloudapi.StatusStopping, store.Restart: cloudapi.StatusRestarting,
+	}[verb]
+	return func(ctx context.Context, in *idInput) (out cloudapi.VM, err error) {
+		c, err := s.find(ctx, in.ID)
+		if err != nil {
+			return out, err
+		}
+		c, seq, err := s.begin(ctx, c, verb, status, store.OperationBody{}, nil)
+		if err != nil {
+			return out, err
+		}
+		return s.vm(ctx, c, seq), nil
+	}
+}
+
+type deleteInput struct {
+	idInput
+	Volumes string `query:"volumes" enum:"keep,delete" default:"delete" doc:"what becomes of the CVM's volumes"`
+}
+
+func (s *Server) deleteCVM(ctx context.Context, in *deleteInput) (struct{}, error) {
+	c, err := s.find(ctx, in.ID)
+	if err != nil {
+		return struct{}{}, err
+	}
+	_, _, err = s.begin(ctx, c, store.Delete, cloudapi.StatusDeleting, store.OperationBody{Volumes: in.Volumes}, nil)
+	return struct{}{}, err
+}
+
+type composeInput struct {
+	idInput
+	Body    any
+	RawBody []byte
+}
+
+func (s *Server) provisionCompose(ctx context.Context, in *composeInput) (out cloudapi.ComposeProvisioned, err error) {
+	c, err := s.find(ctx, in.ID)
+	if err != nil {
+		return out, err
+	}
+	base, err := object(c.AppCompose)
+	if err != nil {
+		return out, err
+	}
+	next, err := s.compose(in.RawBody, c.Name, base)
+	if err != nil {
+		return out, err
+	}
+	return s.prepare(ctx, c, next)
+}
+
+// prepare stores an app-compose for a later update of the CVM.
+func (s *Server) prepare(ctx context.Context, c store.CVM, next composed) (out cloudapi.ComposeProvisioned, err error) {
+	err = s.store.PutProvision(ctx, store.Provision{WorkspaceID: c.WorkspaceID, CVMID: c.ID, ComposeHash: next.hash(),
+		ExpiresAt: s.now().Add(provisionAge), ProvisionBody: store.ProvisionBody{Name: c.Name, AppCompose: next.doc.Raw()}})
+	out = cloudapi.ComposeProvisioned{AppID: ptr(c.AppID), DeviceID: s.deviceID(c), ComposeHash: next.hash(), KMSInfo: ptr(s.cfg.kms()),
+		AppCompose: string(next.doc.Raw()), Changed: next.hash() != c.ComposeHash}
+	return out, err
+}
+
+func (s *Server) deviceID(c store.CVM) *string {
+	if r := s.nodeRef(c.NodeID); r.DeviceID != nil {
+		return r.DeviceID
+	}
+	return nil
+}
+
+type updateInput struct {
+	idInput
+	Body cloudapi.ComposeUpdate
+}
+
+func (s *Server) updateCompose(ctx context.Context, in *updateInput) (out cloudapi.Accepted, err error) {
+	c, err := s.find(ctx, in.ID)
+	if err != nil {
+		return out, err
+	}
+	return s.update(ctx, c, in.Body.ComposeHash, in.Body.EncryptedEnv, in.Body.EnvSignature)
+}
+
+// update applies a prepared app-compose ("" or the present hash: keeps it) and, if
+// given, an environment.
+func (s *Server) update(ctx context.Context, c store.CVM, hash, hexEnv string, sig *cloudapi.EnvSignature) (out cloudapi.Accepted, err error) {
+	hash = strings.ToLower(strings.TrimPrefix(hash, "0x"))
+	raw := c.AppCompose
+	if hash == "" {
+		hash = c.ComposeHash
+	}
+	if hash != c.ComposeHash {
+		prov, err := s.provisionOf(ctx, c.ID, hash)
+		if err != nil {
+			return out, err
+		}
+		raw = prov.AppCompose
+	}
+	next, err := s.compose(raw, c.Name, nil)
+	if err != nil {
+		return out, err
+	}
+	app, err := cvm.ParseAppID(c.AppID)
+	if err != nil {
+		return out, err
+	}
+	var seq int64
+	c, seq, err = s.begin(ctx, c, store.Update, cloudapi.StatusUpdating, store.OperationBody{}, func(ch *store.Change) error {
+		var last uint64
+		if ch.CVM.EnvSignature != nil {
+			last = ch.CVM.EnvSignature.Counter
+		}
+		e, err := readEnv(next.doc, app, hexEnv, sig, last)
+		if err != nil {
+			return err
+		}
+		if e.blob != nil {
+			ch.CVM.EncryptedEnv, ch.CVM.EnvSignature = e.blob, e.sig
+		}
+		ch.Revised = hash != ch.CVM.ComposeHash
+		ch.CVM.AppCompose, ch.CVM.ComposeHash = raw, hash
+		return nil
+	})
+	if err != nil {
+		return out, err
+	}
+	o, err := s.store.Operation(ctx, c.ID, c.Generation)
+	return cloudapi.Accepted{Status: "in_progress", Message: "the update has started", CorrelationID: o.CorrelationID, Generation: c.Generation, EventSeq: seq}, err
+}
+
+type envsInput struct {
+	idInput
+	Body cloudapi.EnvsUpdate
+}
+
+func (s *Server) updateEnvs(ctx context.Context, in *envsInput) (out cloudapi.Accepted, err error) {
+	r := in.Body
+	c, err := s.find(ctx, in.ID)
+	if err != nil {
+		return out, err
+	}
+	if r.EncryptedEnv == "" {
+		var p problems
+		p.add("encrypted_env", "missing", "the encrypted environment is missing", "to remove all values send an encrypted empty list")
+		return out, p.err()
+	}
+	hash, changed := r.ComposeHash, false
+	if hash == "" && r.EnvKeys != nil {
+		if hash, changed, err = s.allowEnvs(ctx, c, r.EnvKeys); err != nil {
+			return out, err
+		}
+	}
+	out, err = s.update(ctx, c, hash, r.EncryptedEnv, r.EnvSignature)
+	out.AllowedEnvsChanged = changed
+	return out, err
+}
+
+// allowEnvs prepares an app-compose with other allowed_envs. Where a chain
+// governs, its new hash must be registered there first.
+func (s *Server) allowEnvs(ctx context.Context, c store.CVM, names []string) (hash string, changed bool, err error) {
+	m, err := object(c.AppCompose)
+	if err != nil {
+		return "", false, err
+	}
+	old, err := s.compose(c.AppCompose, c.Name, nil)
+	if err != nil {
+		return "", false, err
+	}
+	if sameSet(old.doc.AllowedEnvs, names) {
+		return "", false, nil
+	}
+	list := make([]any, len(names))
+	for i, n := range names {
+		list[i] = n
+	}
+	m["allowed_envs"] = list
+	next, err := s.composeOf(m)
+	if err != nil {
+		return "", false, err
+	}
+	p, err := s.prepare(ctx, c, next)
+	if err != nil {
+		return "", false, err
+	}
+	if s.cfg.Chain.ID == 0 {
+		return p.ComposeHash, true, nil
+	}
+	e := fail(statusNeedsChain, errNeedsChain, cvm.Precondition, "needs-on-chain", "the names of the environment changed, so the app-compose did: its new hash must be registered on chain first",
+		"register compose_hash with the app's contract, then send the same request with compose_hash")
+	d := e.Detail.(cloudapi.ErrorDetail) //nolint:forcetypeassert // made two lines above
+	d.Details = []cloudapi.Detail{{Field: "compose_hash", Value: p.ComposeHash}, {Field: "app_id", Value: c.AppID},
+		{Field: "device_id", Value: p.DeviceID}, {Field: "kms_info", Value: p.KMSInfo}}
+	e.Detail = d
+	return "", false, e
+}
+
+func sameSet(a, b []string) bool {
+	a, b = slices.Clone(a), slices.Clone(b)
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(slices.Compact(a), slices.Compact(b))
+}
+
+// getCompose answers with the app-compose as an object.
+func (s *Server) getCompose(ctx context.Context, in *idInput) (any, error) {
+	c, err := s.find(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return json.RawMessage(c.AppCompose), nil
+}
