@@ -24,7 +24,9 @@ type Boot struct {
 	KeyProvider string         // payload of the key-provider event; "": name none
 	Phase       claim.Phase    // how far to boot; "": release
 	Version     int            // event digest version; 0: 1
-	Attributes  uint64         // 0: DefaultAttributes; AttributeDebug makes a debug TD
+	Attributes  uint64         // 0: DefaultAttributes; DefaultAttributes|AttributeDebug makes a debug TD
+	XFAM        uint64         // 0: DefaultXFAM
+	MRServiceTD cvm.Measurement
 }
 
 // Guest is a booted TD and what its agent remembers.
@@ -52,7 +54,7 @@ func (h *Hardware) Boot(ctx context.Context, b Boot) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
-	td, err := h.NewTD(b.Name, Shape{MRTD: regs.MRTD, RTMR: regs.RTMR, CCEL: ccel, Attributes: b.Attributes})
+	td, err := h.NewTD(b.Name, Shape{MRTD: regs.MRTD, RTMR: regs.RTMR, CCEL: ccel, Attributes: b.Attributes, XFAM: b.XFAM, MRServiceTD: b.MRServiceTD})
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func (h *Hardware) Collateral(at time.Time) (collateral.Set, error) {
 	if s.PCKCRL, err = m.crl(certCA, map[string]bool{certPCK: f.RevokePCK}); err != nil {
 		return s, err
 	}
-	s.TCBInfoIssuerChain = slices.Concat(h.pem[certTCB], h.pem[certRoot])
+	s.TCBInfoIssuerChain = slices.Concat(h.pem[m.signer()], h.pem[certRoot])
 	s.QEIdentityIssuerChain = s.TCBInfoIssuerChain
 	s.PCKCRLIssuerChain = slices.Concat(h.pem[certCA], h.pem[certRoot])
 	return s, nil
@@ -58,6 +58,13 @@ type minter struct {
 	h           *Hardware
 	f           Faults
 	from, until time.Time
+}
+
+func (m minter) signer() string {
+	if m.f.SignedByCA {
+		return certCA
+	}
+	return certTCB
 }
 
 func (m minter) crl(issuer string, revoke map[string]bool) ([]byte, error) {
@@ -116,13 +123,16 @@ func (m minter) tcbInfo() ([]byte, error) {
 	}
 	zeros := strings.Repeat("0", 96)
 	attrs, mask := strings.Repeat("0", 16), strings.Repeat("F", 16)
-	fmspc := fmspcHex
+	fmspc, pce := fmspcHex, pceIDHex
 	if m.f.OtherFMSPC {
 		fmspc = otherFMSPC
 	}
+	if m.f.OtherPCEID {
+		pce = otherPCEID
+	}
 	return m.sign("tcbInfo", obj{
 		"id": "TDX", "version": 3, "issueDate": m.from.Format(vendorTime), "nextUpdate": m.until.Format(vendorTime),
-		"fmspc": fmspc, "pceId": pceIDHex, "tcbType": 0, "tcbEvaluationDataNumber": evalNumber,
+		"fmspc": fmspc, "pceId": pce, "tcbType": 0, "tcbEvaluationDataNumber": evalNumber,
 		"tdxModule": obj{"mrsigner": zeros, "attributes": attrs, "attributesMask": mask},
 		"tdxModuleIdentities": []obj{{
 			"id": fmt.Sprintf("TDX_%02x", moduleMajor), "mrsigner": zeros, "attributes": attrs, "attributesMask": mask,
@@ -158,7 +168,7 @@ func (m minter) sign(name string, v obj) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sig, err := signRaw(m.h.keys[certTCB], b)
+	sig, err := signRaw(m.h.keys[m.signer()], b)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,7 @@ const (
 	fmspcHex     = "508060000000" // no letters, so that case-sensitive verifiers agree
 	otherFMSPC   = "508060000001"
 	pceIDHex     = "0000"
+	otherPCEID   = "0100"
 	organization = "SIMULATED TEE (proves nothing)"
 )
 

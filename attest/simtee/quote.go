@@ -70,6 +70,18 @@ func (h *Hardware) qeReport(ak, auth []byte) []byte {
 	binary.LittleEndian.PutUint16(r[258:], qeSVN)
 	bound := sha256.Sum256(slices.Concat(ak, auth))
 	copy(r[320:], bound[:])
+	switch h.cfg.Faults.QE {
+	case QEDebug:
+		r[48] |= 2
+	case QEOtherSigner:
+		r[128] ^= 1
+	case QEProduct:
+		r[256]++
+	case QETooOld:
+		r[258] = 0
+	case QEReportData:
+		r[383] = 1 // the upper half must be zero
+	}
 	return r
 }
 
@@ -97,15 +109,22 @@ func (h *Hardware) makeQE() error {
 	return nil
 }
 
-// quote builds and signs a version 4 quote over a TD report body.
+// quote builds and signs a quote over a TD report body.
 func (h *Hardware) quote(body []byte) ([]byte, error) {
-	q := le16(nil, 4)
+	version := max(h.cfg.QuoteVersion, 4)
+	q := le16(nil, version)
 	q = le16(q, 2)
 	q = le32(q, 0x81)
 	q = le32(q, 0)
-	q = append(q, 0x93, 0x9a, 0x72, 0x33, 0xf7, 0x9c, 0x4c, 0xa9, 0x94, 0x0a, 0x0d, 0xb3, 0x95, 0x7f, 0x06, 0x07)
+	vendor := []byte{0x93, 0x9a, 0x72, 0x33, 0xf7, 0x9c, 0x4c, 0xa9, 0x94, 0x0a, 0x0d, 0xb3, 0x95, 0x7f, 0x06, 0x07}
+	if h.cfg.Faults.QE == QEVendor {
+		vendor[0]++
+	}
 	qeID := sha256.Sum256(h.ppid)
-	q = append(append(q, qeID[:16]...), 0, 0, 0, 0)
+	q = slices.Concat(q, vendor, qeID[:16], make([]byte, 4))
+	if version == 5 {
+		q = le32(le16(q, 3), len(body))
+	}
 	q = append(q, body...)
 	sig, err := signRaw(h.keys[keyAK], q)
 	if err != nil {
@@ -115,13 +134,21 @@ func (h *Hardware) quote(body []byte) ([]byte, error) {
 	return slices.Concat(q, sig, h.qePart), nil
 }
 
-// report is the TD report body (TD 1.0, 584 bytes).
-func report(s Shape, rtmr3 cvm.Measurement, reportData [64]byte) []byte {
+// report is the TD report body: TD 1.0 (584 bytes), or TD 1.5 (648) in version 5.
+func (h *Hardware) report(s Shape, rtmr3 cvm.Measurement, reportData [64]byte) []byte {
+	h.mu.Lock()
+	f := h.faults
+	h.mu.Unlock()
 	svn := tdxSVN()
-	seam := seamID()
-	b := append([]byte{}, svn[:]...)
-	b = append(b, seam[:]...)
-	b = append(b, make([]byte, 48+8)...) // MRSIGNERSEAM, SEAMATTRIBUTES
+	if f.ModuleMajor != 0 {
+		svn[1] = f.ModuleMajor
+	}
+	seam, signer := seamID(), [48]byte{}
+	if f.SeamSigner {
+		signer[0] = 1
+	}
+	b := slices.Concat(svn[:], seam[:], signer[:])
+	b = binary.LittleEndian.AppendUint64(b, f.SeamAttribute)
 	b = binary.LittleEndian.AppendUint64(b, s.Attributes)
 	b = binary.LittleEndian.AppendUint64(b, s.XFAM)
 	b = append(b, s.MRTD[:]...)
@@ -130,6 +157,9 @@ func report(s Shape, rtmr3 cvm.Measurement, reportData [64]byte) []byte {
 	for _, r := range s.RTMR {
 		b = append(b, r[:]...)
 	}
-	b = append(b, rtmr3[:]...)
-	return append(b, reportData[:]...)
+	b = slices.Concat(b, rtmr3[:], reportData[:])
+	if h.cfg.QuoteVersion == 5 {
+		b = slices.Concat(b, svn[:], s.MRServiceTD[:])
+	}
+	return b
 }

@@ -34,6 +34,7 @@ type Config struct {
 	Machine        string           // names another machine of the same vendor (same seed); "" is the first
 	ControlSock    string           // unix socket of the control API; empty: not served
 	CollateralAddr string           // TCP address of the collateral service; empty: not served
+	QuoteVersion   int              // 4 (also when 0), or 5 with a TD 1.5 body
 	Clock          func() time.Time // nil: time.Now
 	Log            *slog.Logger     // nil: discarded
 	Faults         Faults           // bad evidence on purpose, for tests
@@ -53,7 +54,27 @@ type Faults struct {
 	Expired       bool     // collateral ended a day ago
 	Future        bool     // collateral begins in a day
 	OtherFMSPC    bool     // TCB info for another FMSPC
+	OtherPCEID    bool     // TCB info for another PCE
+	SignedByCA    bool     // collateral signed by the PCK CA instead of the TCB signer
+	SeamSigner    bool     // quotes name a TDX module of another signer
+	SeamAttribute uint64   // quotes name these SEAMATTRIBUTES
+	ModuleMajor   byte     // quotes name this TDX module; 0: the listed one
+
+	// The quoting enclave's faults are read by New only.
+	QE QEFault
 }
+
+// QEFault is what is wrong with the quoting enclave; its report is genuinely signed.
+type QEFault string
+
+const (
+	QEDebug       QEFault = "debug"
+	QEOtherSigner QEFault = "signer"
+	QEProduct     QEFault = "product"
+	QETooOld      QEFault = "too-old" // below every level
+	QEVendor      QEFault = "vendor"  // the quote header names another vendor
+	QEReportData  QEFault = "report-data"
+)
 
 // seedSize is the size of a seed, in bytes.
 const seedSize = 32
@@ -86,6 +107,9 @@ func New(cfg Config) (*Hardware, error) {
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.QuoteVersion != 0 && cfg.QuoteVersion != 4 && cfg.QuoteVersion != 5 {
+		return nil, cvm.Errorf(cvm.Invalid, "simulated TEE: quote version %d, want 4 or 5", cfg.QuoteVersion)
 	}
 	seed, err := loadSeed(cfg)
 	if err != nil {

@@ -20,6 +20,8 @@ type Shape struct {
 	Attributes uint64             `json:"attributes"` // 0: DefaultAttributes
 	XFAM       uint64             `json:"xfam"`       // 0: DefaultXFAM
 	CCEL       []byte             `json:"ccel"`
+	// MRServiceTD appears in version 5 quotes only; not zero is for tests.
+	MRServiceTD cvm.Measurement `json:"mr_service_td"`
 	// SockMode is the mode of the device socket: 0600 (also when 0) or 0666.
 	SockMode uint32 `json:"sock_mode,omitempty"`
 }
@@ -117,7 +119,7 @@ func (t *TD) locked(fn func() error) error {
 func (t *TD) Quote(_ context.Context, reportData [64]byte) (q []byte, err error) {
 	var body []byte
 	err = t.locked(func() error {
-		body = report(t.shape, t.rtmr3, reportData)
+		body = t.h.report(t.shape, t.rtmr3, reportData)
 		return nil
 	})
 	if err != nil {
