@@ -91,28 +91,51 @@ func (g *Group) Failed() <-chan error {
 	return g.first
 }
 
+// StopOne stops the newest part of that name and forgets it; an unknown name is an
+// error.
+func (g *Group) StopOne(name string) error {
+	g.mu.Lock()
+	var p *part
+	for i := len(g.parts) - 1; i >= 0 && p == nil; i-- {
+		if g.parts[i].name == name {
+			p = g.parts[i]
+			g.parts = append(g.parts[:i:i], g.parts[i+1:]...)
+		}
+	}
+	g.mu.Unlock()
+	if p == nil {
+		return fmt.Errorf("no part is called %q", name)
+	}
+	return g.stop(p)
+}
+
+// stop ends one part.
+func (g *Group) stop(p *part) error {
+	timeout := g.StopTimeout
+	if timeout == 0 {
+		timeout = 10 * time.Second
+	}
+	p.cancel()
+	select {
+	case <-p.done:
+		if p.err != nil {
+			return fmt.Errorf("%s: %w", p.name, p.err)
+		}
+		return nil
+	case <-time.After(timeout):
+		return fmt.Errorf("%s: did not stop within %s", p.name, timeout)
+	}
+}
+
 // Stop stops the parts in reverse order and joins their errors.
 func (g *Group) Stop() error {
 	g.mu.Lock()
 	parts := g.parts
 	g.parts = nil
 	g.mu.Unlock()
-	timeout := g.StopTimeout
-	if timeout == 0 {
-		timeout = 10 * time.Second
-	}
 	var errs []error
 	for i := len(parts) - 1; i >= 0; i-- {
-		p := parts[i]
-		p.cancel()
-		select {
-		case <-p.done:
-			if p.err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", p.name, p.err))
-			}
-		case <-time.After(timeout):
-			errs = append(errs, fmt.Errorf("%s: did not stop within %s", p.name, timeout))
-		}
+		errs = append(errs, g.stop(parts[i]))
 	}
 	return errors.Join(errs...)
 }

@@ -57,3 +57,27 @@ func TestGroupStopIsBounded(t *testing.T) {
 		close(release)
 	})
 }
+
+func TestStopOneLeavesTheOthers(t *testing.T) {
+	g := &Group{}
+	ended := make(chan string, 2)
+	for _, n := range []string{"a", "b"} {
+		g.Go(context.Background(), n, func(ctx context.Context) error { <-ctx.Done(); ended <- n; return ctx.Err() })
+	}
+	if err := g.StopOne("a"); err != nil || <-ended != "a" {
+		t.Fatal(err)
+	}
+	if err := g.StopOne("a"); err == nil {
+		t.Error("a stopped part was stopped again")
+	}
+	select {
+	case n := <-ended:
+		t.Errorf("%s was stopped too", n)
+	case err := <-g.Failed():
+		t.Errorf("a part that was asked to stop counts as failed: %v", err)
+	default:
+	}
+	if err := g.Stop(); err != nil || <-ended != "b" {
+		t.Error(err)
+	}
+}
