@@ -230,6 +230,10 @@ func (p Policy) image(rec *claim.Recorder, out *claim.Claims, ev Evidence, b tdx
 		rec.Fail(claim.ImageMeasurement, "", "", err.Error())
 		return
 	}
+	if out.Platform == "" {
+		rec.Skip(claim.ImageMeasurement, "the root is not admitted")
+		return
+	}
 	if want.Config.Variant == measure.VariantContainer && out.Platform != cvm.PlatformSimulated {
 		rec.Fail(claim.ImageMeasurement, string(cvm.PlatformSimulated), out.Platform.String(), "the container variant is for the simulated platform only")
 		return
