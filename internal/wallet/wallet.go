@@ -144,11 +144,11 @@ func read(path string) (file, error) {
 	if err != nil {
 		return file{}, err
 	}
-	return Parse(b)
+	return parse(b)
 }
 
-// Parse reads the outside of a wallet file strictly.
-func Parse(b []byte) (file, error) { //nolint:revive // callers need only know whether it parses
+// parse reads the outside of a wallet file strictly.
+func parse(b []byte) (file, error) {
 	var f file
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
