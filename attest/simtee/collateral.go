@@ -211,6 +211,8 @@ func (h *Hardware) Handler() http.Handler {
 		func(s collateral.Set) ([]byte, []byte) { return s.PCKCRL, s.PCKCRLIssuerChain })
 	serve("/sgx/certification/v4/rootcacrl", "", "application/pkix-crl",
 		func(s collateral.Set) ([]byte, []byte) { return []byte(hex.EncodeToString(s.RootCRL)), nil })
+	serve("/IntelSGXRootCA.der", "", "application/pkix-crl", // the root's distribution point
+		func(s collateral.Set) ([]byte, []byte) { return s.RootCRL, nil })
 	return mux
 }
 

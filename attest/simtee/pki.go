@@ -118,7 +118,7 @@ func (h *Hardware) certify(name, issuer, cn string, t x509.Certificate) error {
 	t.BasicConstraintsValid = true
 	t.SubjectKeyId = id[:20]
 	t.SignatureAlgorithm = x509.ECDSAWithSHA256
-	t.CRLDistributionPoints = []string{"http://simulated.invalid/sgx/certification/v4/rootcacrl"}
+	t.CRLDistributionPoints = []string{"http://simulated.invalid/IntelSGXRootCA.der"}
 	parent := &t
 	if name == issuer {
 		t.AuthorityKeyId = t.SubjectKeyId
