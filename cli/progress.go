@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// steps shows what happens, with times, on stderr: on a terminal the running step
+// turns; elsewhere each step is a line when it ends (and when it has news).
+type steps struct {
+	a     *app
+	mu    sync.Mutex
+	name  string
+	note  string
+	since time.Time
+	quit  chan struct{}
+	done  chan struct{}
+}
+
+func (a *app) steps() *steps { return &steps{a: a} }
+
+// start begins a step, ending a running one as done.
+func (s *steps) start(format string, args ...any) {
+	s.ok("")
+	s.mu.Lock()
+	s.name, s.note, s.since = fmt.Sprintf(format, args...), "", s.a.Now()
+	s.mu.Unlock()
+	if s.a.TTY {
+		s.quit, s.done = make(chan struct{}), make(chan struct{})
+		go s.turn(s.quit, s.done)
+	}
+}
+
+// news tells how a running step is going.
+func (s *steps) news(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	s.mu.Lock()
+	same := s.note == text
+	s.note = text
+	name, took := s.name, s.took()
+	s.mu.Unlock()
+	if !s.a.TTY && !same {
+		s.a.say("  %s: %s (%s)", name, text, took)
+	}
+}
+
+// ok ends a running step; text replaces its name when given.
+func (s *steps) ok(text string) { s.end(s.a.good, text) }
+
+// fail ends a running step that did not work.
+func (s *steps) fail() { s.end(s.a.bad, "") }
+
+func (s *steps) end(mark func(string) string, text string) {
+	s.mu.Lock()
+	name, took := s.name, s.took()
+	s.name = ""
+	s.mu.Unlock()
+	if name == "" {
+		return
+	}
+	if s.quit != nil {
+		close(s.quit)
+		<-s.done
+		s.quit = nil
+	}
+	if text == "" {
+		text = name
+	}
+	s.a.say("%s  %s", mark(text), s.a.paint("2", took))
+}
+
+func (s *steps) took() string {
+	return fmt.Sprintf("%.1fs", s.a.Now().Sub(s.since).Seconds())
+}
+
+func (s *steps) turn(quit, done chan struct{}) {
+	defer close(done)
+	t := time.NewTicker(120 * time.Millisecond)
+	defer t.Stop()
+	for i := 0; ; i++ {
+		s.mu.Lock()
+		line := s.name
+		if s.note != "" {
+			line += ": " + s.note
+		}
+		line += "  " + s.took()
+		s.mu.Unlock()
+		fmt.Fprintf(s.a.Stderr, "\r\x1b[K%s %s", string([]rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")[i%10]), line)
+		select {
+		case <-quit:
+			fmt.Fprint(s.a.Stderr, "\r\x1b[K")
+			return
+		case <-t.C:
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+const devcloudName = "phala-devcloud"
+
+// devcloud finds the program that runs a whole cloud: it is not part of this one.
+func (a *app) devcloud() (string, error) {
+	if self, err := os.Executable(); err == nil {
+		if p := filepath.Join(filepath.Dir(self), devcloudName); exists(p) {
+			return p, nil
+		}
+	}
+	if p, err := exec.LookPath(devcloudName); err == nil {
+		return p, nil
+	}
+	return "", cvm.Errorf(cvm.NotFound, "%s is not installed", devcloudName).
+		WithFix("in a clone of the repository: make up (or go install ./cmd/" + devcloudName + ")")
+}
+
+func (a *app) devcloudCmd(verb, short string) *cobra.Command {
+	return &cobra.Command{Use: verb + " [-- flags of " + devcloudName + "]", Short: short, Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, as []string) error {
+			path, err := a.devcloud()
+			if err != nil {
+				return err
+			}
+			if err := a.RunTool(path, append([]string{verb}, as...)...); err != nil {
+				return cvm.Errorf(cvm.Internal, "%s %s: %w", devcloudName, verb, err)
+			}
+			return nil
+		}}
+}
+
+func (a *app) upCmd() *cobra.Command {
+	return a.devcloudCmd("up", "Start the whole cloud on this machine")
+}
+
+func (a *app) downCmd() *cobra.Command {
+	return a.devcloudCmd("down", "Stop the cloud on this machine")
+}
+
+func (a *app) completionCmd(root *cobra.Command) *cobra.Command {
+	var shell string
+	c := &cobra.Command{Use: "completion [bash|zsh|fish]", Short: "Print a shell completion script", Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(_ *cobra.Command, as []string) error {
+			if len(as) == 1 {
+				shell = as[0]
+			}
+			switch first(shell, filepath.Base(a.Getenv("SHELL"))) {
+			case "bash":
+				return root.GenBashCompletionV2(a.Stdout, true)
+			case "zsh":
+				return root.GenZshCompletion(a.Stdout)
+			case "fish":
+				return root.GenFishCompletion(a.Stdout, true)
+			}
+			return usage("which shell? bash, zsh or fish")
+		}}
+	c.Flags().StringVar(&shell, "shell", "", "bash, zsh or fish")
+	return c
+}
