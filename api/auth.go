@@ -124,13 +124,14 @@ func deny(hc huma.Context, status int, message string) {
 	_ = json.NewEncoder(hc.BodyWriter()).Encode(text(status, message))
 }
 
-type versioned struct {
+// Versioned is the header that chooses between the shapes of an answer.
+type Versioned struct {
 	Version string `header:"X-Phala-Version" doc:"2026-01-21 (default) or 2025-10-28"`
 }
 
-func (v versioned) legacy() bool { return v.Version == cloudapi.VersionLegacy }
+func (v Versioned) legacy() bool { return v.Version == cloudapi.VersionLegacy }
 
-func (s *Server) me(ctx context.Context, in *versioned) (any, error) {
+func (s *Server) me(ctx context.Context, in *Versioned) (any, error) {
 	p := who(ctx)
 	if in.legacy() {
 		return cloudapi.CurrentUserV1{Username: p.Username, Email: p.Email, TeamName: p.WorkspaceName, TeamTier: tier}, nil

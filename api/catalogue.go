@@ -92,12 +92,13 @@ func version(s string) []int {
 	return out[:min(len(out), 4)]
 }
 
-type pageInput struct {
+// PageInput chooses a page.
+type PageInput struct {
 	Page     int `query:"page" default:"1" minimum:"1"`
 	PageSize int `query:"page_size" default:"30" minimum:"1" maximum:"100"`
 }
 
-func paginate[T any](all []T, in pageInput) cloudapi.Page[T] {
+func paginate[T any](all []T, in PageInput) cloudapi.Page[T] {
 	from := min((in.Page-1)*in.PageSize, len(all))
 	to := min(from+in.PageSize, len(all))
 	items := append([]T{}, all[from:to]...)
@@ -105,7 +106,7 @@ func paginate[T any](all []T, in pageInput) cloudapi.Page[T] {
 }
 
 type workspaceInput struct {
-	pageInput
+	PageInput
 	Slug string `path:"slug"`
 }
 
@@ -118,7 +119,7 @@ func (s *Server) workspaceNodes(ctx context.Context, in *workspaceInput) (out cl
 	for _, n := range s.nodes.list {
 		all = append(all, *s.nodeRef(n.id))
 	}
-	return paginate(all, in.pageInput), nil
+	return paginate(all, in.PageInput), nil
 }
 
 func (s *Server) nodeRef(id int64) *cloudapi.NodeRef {
@@ -177,7 +178,7 @@ func (s *Server) instanceFamily(_ context.Context, in *familyInput) (out cloudap
 }
 
 type imagesInput struct {
-	pageInput
+	PageInput
 	IsDev string `query:"is_dev" enum:"true,false,"`
 }
 
@@ -195,11 +196,11 @@ func (s *Server) osImages(ctx context.Context, in *imagesInput) (out cloudapi.Pa
 			all = append(all, cloudapi.OSImage{Name: i.Name, Slug: i.Name, Version: i.Version, OSImageHash: ptr(i.Hash.String()), IsDev: i.IsDev})
 		}
 	}
-	return paginate(all, in.pageInput), nil
+	return paginate(all, in.PageInput), nil
 }
 
 type kmsListInput struct {
-	pageInput
+	PageInput
 	IsOnchain string `query:"is_onchain" enum:"true,false,"`
 }
 
@@ -208,10 +209,11 @@ func (s *Server) kmsList(_ context.Context, in *kmsListInput) (cloudapi.Page[clo
 	if in.IsOnchain != "" && (in.IsOnchain == "true") != (s.cfg.Chain.ID != 0) {
 		all = nil
 	}
-	return paginate(all, in.pageInput), nil
+	return paginate(all, in.PageInput), nil
 }
 
-type kmsInput struct {
+// KMSInput names a KMS in the path.
+type KMSInput struct {
 	KMS string `path:"kms"`
 }
 
@@ -226,11 +228,11 @@ func (s *Server) noKMS() error {
 	return fail(http.StatusNotFound, errKMSNotFound, cvm.NotFound, "kms-not-found", "KMS not found", "this cloud's KMS is called "+s.cfg.KMS.ID)
 }
 
-func (s *Server) kmsOne(_ context.Context, in *kmsInput) (cloudapi.KMS, error) {
+func (s *Server) kmsOne(_ context.Context, in *KMSInput) (cloudapi.KMS, error) {
 	return s.cfg.kms(), s.knownKMS(in.KMS)
 }
 
-func (s *Server) kmsInfo(ctx context.Context, in *kmsInput) (out cloudapi.KMSInfo, err error) {
+func (s *Server) kmsInfo(ctx context.Context, in *KMSInput) (out cloudapi.KMSInfo, err error) {
 	if err := s.knownKMS(in.KMS); err != nil {
 		return out, err
 	}
@@ -243,7 +245,7 @@ func (s *Server) kmsInfo(ctx context.Context, in *kmsInput) (out cloudapi.KMSInf
 }
 
 type envKeyInput struct {
-	kmsInput
+	KMSInput
 	AppID string `path:"app_id" doc:"40 hex digits, 0x allowed"`
 	Full  bool   `query:"full" doc:"also signature_v1 and timestamp"`
 }

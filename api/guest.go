@@ -45,7 +45,7 @@ func explain(err error) *string {
 	return ptr("the guest did not answer")
 }
 
-func (s *Server) composition(ctx context.Context, in *idInput) (out cloudapi.Composition, err error) {
+func (s *Server) composition(ctx context.Context, in *IDInput) (out cloudapi.Composition, err error) {
 	c, err := s.find(ctx, in.ID)
 	if err != nil {
 		return out, err
@@ -83,7 +83,7 @@ func (s *Server) containers(ctx context.Context, c store.CVM) ([]guestapi.Contai
 	return v.Containers, err
 }
 
-func (s *Server) stats(ctx context.Context, in *idInput) (out cloudapi.Stats, err error) {
+func (s *Server) stats(ctx context.Context, in *IDInput) (out cloudapi.Stats, err error) {
 	c, err := s.find(ctx, in.ID)
 	if err != nil {
 		return out, err
@@ -130,7 +130,7 @@ func sysinfo(g guestapi.SysInfo) *cloudapi.Sysinfo {
 	return v
 }
 
-func (s *Server) network(ctx context.Context, in *idInput) (out cloudapi.Network, err error) {
+func (s *Server) network(ctx context.Context, in *IDInput) (out cloudapi.Network, err error) {
 	c, err := s.find(ctx, in.ID)
 	if err != nil {
 		return out, err
@@ -140,7 +140,7 @@ func (s *Server) network(ctx context.Context, in *idInput) (out cloudapi.Network
 }
 
 type attestationInput struct {
-	idInput
+	IDInput
 	Nonce string `query:"nonce" pattern:"^([0-9a-fA-F]{2}){0,64}$" doc:"hex, 8 to 64 bytes: also answers with the guest's evidence over it"`
 }
 

@@ -31,7 +31,7 @@ func (s *Server) listing(ctx context.Context, legacy bool, cvms []store.CVM) ([]
 	return out, nil
 }
 
-func (s *Server) listCVMs(ctx context.Context, in *versioned) (any, error) {
+func (s *Server) listCVMs(ctx context.Context, in *Versioned) (any, error) {
 	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
 	if err != nil {
 		return nil, err
@@ -40,8 +40,8 @@ func (s *Server) listCVMs(ctx context.Context, in *versioned) (any, error) {
 }
 
 type pageCVMsInput struct {
-	versioned
-	pageInput
+	Versioned
+	PageInput
 	NodeID   int64 `query:"node_id"`
 	TeepodID int64 `query:"teepod_id"`
 }
@@ -54,14 +54,14 @@ func (s *Server) pageCVMs(ctx context.Context, in *pageCVMsInput) (any, error) {
 	if id := max(in.NodeID, in.TeepodID); id != 0 {
 		all = slices.DeleteFunc(all, func(c store.CVM) bool { return c.NodeID != id })
 	}
-	page := paginate(all, in.pageInput)
+	page := paginate(all, in.PageInput)
 	items, err := s.listing(ctx, in.legacy(), page.Items)
 	return cloudapi.Page[any]{Items: items, Total: page.Total, Page: page.Page, PageSize: page.PageSize, Pages: page.Pages}, err
 }
 
 type cvmInput struct {
-	versioned
-	idInput
+	Versioned
+	IDInput
 }
 
 func (s *Server) getCVM(ctx context.Context, in *cvmInput) (any, error) {
@@ -111,7 +111,7 @@ func (s *Server) statusBatch(ctx context.Context, in *batchInput) (map[string]cl
 }
 
 type eventsInput struct {
-	idInput
+	IDInput
 	After int64 `query:"after" doc:"only events with a higher seq"`
 	Limit int   `query:"limit" default:"1000" minimum:"1" maximum:"1000"`
 }
@@ -129,7 +129,7 @@ func (s *Server) events(ctx context.Context, in *eventsInput) ([]cloudapi.Event,
 }
 
 type appsInput struct {
-	pageInput
+	PageInput
 	Search string   `query:"search"`
 	Status []string `query:"status,explode"`
 }
@@ -155,7 +155,7 @@ func (s *Server) apps(ctx context.Context, in *appsInput) (out cloudapi.Apps, er
 		}
 		byApp[c.AppID] = append(byApp[c.AppID], c)
 	}
-	page := paginate(ids, in.pageInput)
+	page := paginate(ids, in.PageInput)
 	out = cloudapi.Apps{DstackApps: []cloudapi.App{}, Page: page.Page, PageSize: page.PageSize, Total: page.Total, TotalPages: page.Pages}
 	for _, id := range page.Items {
 		a, err := s.appView(ctx, byApp[id])
@@ -182,7 +182,8 @@ func (s *Server) appView(ctx context.Context, cvms []store.CVM) (a cloudapi.App,
 	return a, nil
 }
 
-type appInput struct {
+// AppInput names an app in the path.
+type AppInput struct {
 	AppID string `path:"app_id"`
 }
 
@@ -199,7 +200,7 @@ func (s *Server) cvmsOf(ctx context.Context, appID string) ([]store.CVM, error) 
 	return all, nil
 }
 
-func (s *Server) app(ctx context.Context, in *appInput) (out cloudapi.App, err error) {
+func (s *Server) app(ctx context.Context, in *AppInput) (out cloudapi.App, err error) {
 	cvms, err := s.cvmsOf(ctx, in.AppID)
 	if err != nil {
 		return out, err
@@ -208,8 +209,8 @@ func (s *Server) app(ctx context.Context, in *appInput) (out cloudapi.App, err e
 }
 
 type appCVMsInput struct {
-	versioned
-	appInput
+	Versioned
+	AppInput
 }
 
 func (s *Server) appCVMs(ctx context.Context, in *appCVMsInput) (any, error) {
@@ -221,7 +222,7 @@ func (s *Server) appCVMs(ctx context.Context, in *appCVMsInput) (any, error) {
 }
 
 type revisionsInput struct {
-	appInput
+	AppInput
 	Page     int `query:"page" default:"1" minimum:"1"`
 	PageSize int `query:"page_size" default:"20" minimum:"1" maximum:"1000"`
 }
@@ -236,7 +237,7 @@ func (s *Server) revisions(ctx context.Context, in *revisionsInput) (out cloudap
 	if err != nil {
 		return out, err
 	}
-	page := paginate(all, pageInput{in.Page, in.PageSize})
+	page := paginate(all, PageInput{in.Page, in.PageSize})
 	out = cloudapi.Revisions{Revisions: []cloudapi.Revision{}, Total: page.Total, Page: page.Page, PageSize: page.PageSize, TotalPages: page.Pages}
 	for _, r := range page.Items {
 		c, err := s.store.CVM(ctx, r.CVMID)

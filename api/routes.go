@@ -90,7 +90,7 @@ func (s *Server) routes(mux *chi.Mux) huma.API {
 	cfg.Transformers = []huma.Transformer{shape(s.log)}
 	cfg.Info.Description = "The cloud control plane. Error bodies are {\"detail\": ...}: text, a list of validation problems (422), or a structured error with error_code, message and suggestions."
 	cfg.AllowAdditionalPropertiesByDefault = true // clients send more than we read
-	cfg.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	cfg.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "apiKey", In: "header", Name: "X-API-Key"}}
 	api := humachi.New(mux, cfg)
 	api.OpenAPI().Components.Schemas.Map()["Error"] = errorSchema(api.OpenAPI().Components.Schemas)
@@ -111,6 +111,19 @@ func (s *Server) routes(mux *chi.Mux) huma.API {
 		_, _ = w.Write([]byte(`{"detail":"Method Not Allowed"}` + "\n"))
 	})
 	return api
+}
+
+// schemaName keeps huma's own error types, which are never sent (see shape), apart
+// from ours of the same name.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if strings.HasSuffix(t.PkgPath(), "/huma/v2") {
+		return "Huma" + name
+	}
+	return name
 }
 
 func errorSchema(r huma.Registry) *huma.Schema {

@@ -16,7 +16,7 @@ import (
 
 // streamInput is what streams read from their request.
 type streamInput struct {
-	idInput
+	IDInput
 	After      int64  `query:"after" doc:"progress: only events with a higher seq"`
 	Target     string `query:"target" doc:"state: the status to wait for; without it one JSON answer"`
 	Interval   int    `query:"interval" default:"5" minimum:"5" maximum:"30" doc:"state: seconds between states"`

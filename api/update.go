@@ -56,7 +56,8 @@ func busy(ch *store.Change, kind string) error {
 		"wait for it to finish, or stop the CVM first")
 }
 
-type idInput struct {
+// IDInput names a CVM in the path. (huma fills embedded structs only when exported.)
+type IDInput struct {
 	ID string `path:"id" doc:"uuid, cvm_ id, app id, instance id or name"`
 }
 
@@ -83,12 +84,12 @@ func (s *Server) resolve(ctx context.Context, ref string, deleted bool) (store.C
 }
 
 // power makes the handler of start, stop, shutdown and restart.
-func (s *Server) power(verb string) func(context.Context, *idInput) (cloudapi.VM, error) {
+func (s *Server) power(verb string) func(context.Context, *IDInput) (cloudapi.VM, error) {
 	status := map[string]string{
 		store.Start: cloudapi.StatusStarting, store.Stop: cloudapi.StatusStopping,
 		store.Shutdown: cloudapi.StatusStopping, store.Restart: cloudapi.StatusRestarting,
 	}[verb]
-	return func(ctx context.Context, in *idInput) (out cloudapi.VM, err error) {
+	return func(ctx context.Context, in *IDInput) (out cloudapi.VM, err error) {
 		c, err := s.find(ctx, in.ID)
 		if err != nil {
 			return out, err
@@ -102,7 +103,7 @@ func (s *Server) power(verb string) func(context.Context, *idInput) (cloudapi.VM
 }
 
 type deleteInput struct {
-	idInput
+	IDInput
 	Volumes string `query:"volumes" enum:"keep,delete" default:"delete" doc:"what becomes of the CVM's volumes"`
 }
 
@@ -116,7 +117,7 @@ func (s *Server) deleteCVM(ctx context.Context, in *deleteInput) (struct{}, erro
 }
 
 type composeInput struct {
-	idInput
+	IDInput
 	Body    any
 	RawBody []byte
 }
@@ -154,7 +155,7 @@ func (s *Server) deviceID(c store.CVM) *string {
 }
 
 type updateInput struct {
-	idInput
+	IDInput
 	Body cloudapi.ComposeUpdate
 }
 
@@ -214,7 +215,7 @@ func (s *Server) update(ctx context.Context, c store.CVM, hash, hexEnv string, s
 }
 
 type envsInput struct {
-	idInput
+	IDInput
 	Body cloudapi.EnvsUpdate
 }
 
@@ -287,7 +288,7 @@ func sameSet(a, b []string) bool {
 }
 
 // getCompose answers with the app-compose as an object.
-func (s *Server) getCompose(ctx context.Context, in *idInput) (any, error) {
+func (s *Server) getCompose(ctx context.Context, in *IDInput) (any, error) {
 	c, err := s.find(ctx, in.ID)
 	if err != nil {
 		return nil, err

@@ -113,7 +113,7 @@ func (r *Runner) open(ctx context.Context) error {
 	r.client, err = river.NewClient(driver, &river.Config{
 		Logger: log, Workers: workers,
 		Queues:            map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: r.cfg.Workers}},
-		FetchCooldown:     20 * time.Millisecond,
+		FetchCooldown:     min(20*time.Millisecond, r.cfg.Poll),
 		FetchPollInterval: r.cfg.Poll,
 		JobTimeout:        -1,   // a boot takes what it takes; the VMM bounds it
 		MaxAttempts:       1000, // a restart of this process is an attempt
