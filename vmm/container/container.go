@@ -33,7 +33,7 @@ type Config struct {
 	DockerHost string  // "" is the environment's default socket
 	Network    Network // see DefaultNetwork
 	TEE        TEE     // the simulated hardware: simtee.NewControl(socket)
-	// Prefix of container and volume names, default "phala-vm-".
+	// Prefix of container and volume names; "" is DefaultPrefix.
 	Prefix string
 	// Entrypoint is the guest's first process, default /usr/bin/phala-guest-agent.
 	Entrypoint []string
@@ -77,7 +77,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	if cfg.Prefix == "" {
-		cfg.Prefix = "phala-vm-"
+		cfg.Prefix = DefaultPrefix
 	}
 	if len(cfg.Entrypoint) == 0 {
 		cfg.Entrypoint = []string{"/usr/bin/phala-guest-agent"}
