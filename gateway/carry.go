@@ -123,7 +123,7 @@ func (g *Gateway) dial(ctx context.Context, list []*routes.Route, port uint16) (
 
 // join carries bytes until both ends are done, the route ends, or nothing moves.
 func (g *Gateway) join(c, front, back net.Conn, r *routes.Route, t sni.Target, p appcompose.Port) {
-	end := g.streams.join(r.Load, c)
+	end := g.streams.join(r.Load, c, back)
 	defer end()
 	// After joining, not before: a route that ends from here on cuts this stream.
 	if !g.table.Current(r, time.Now()) {

@@ -192,7 +192,11 @@ func (w *world) start() {
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
 	w.stop = sync.OnceValue(func() error { cancel(); return <-done })
-	w.t.Cleanup(func() { _ = w.stop() })
+	w.t.Cleanup(func() {
+		if err := w.stop(); err != nil {
+			w.t.Errorf("stopping: %v", err)
+		}
+	})
 	select {
 	case <-g.Ready():
 	case err := <-done:

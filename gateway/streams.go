@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/confidential-cloud/phala/cvm"
@@ -13,7 +15,7 @@ import (
 type streams struct {
 	max     int
 	mu      sync.Mutex
-	conns   map[net.Conn]struct{}                  // every client connection
+	conns   map[net.Conn]net.Conn                  // every client connection, and what it is joined to
 	byRoute map[*routes.Load]map[net.Conn]struct{} // the joined ones
 	byApp   map[cvm.AppID]int
 	empty   chan struct{} // closed when conns is empty, while draining
@@ -21,7 +23,7 @@ type streams struct {
 
 func newStreams(max int) *streams {
 	return &streams{
-		max: max, conns: map[net.Conn]struct{}{}, byRoute: map[*routes.Load]map[net.Conn]struct{}{}, byApp: map[cvm.AppID]int{},
+		max: max, conns: map[net.Conn]net.Conn{}, byRoute: map[*routes.Load]map[net.Conn]struct{}{}, byApp: map[cvm.AppID]int{},
 	}
 }
 
@@ -38,7 +40,7 @@ func (s *streams) enter(c net.Conn) bool {
 	if len(s.conns) >= s.max {
 		return false
 	}
-	s.conns[c] = struct{}{}
+	s.conns[c] = nil
 	return true
 }
 
@@ -69,10 +71,12 @@ func (s *streams) reserve(app cvm.AppID, limit int) (give func(), ok bool) {
 	}, true
 }
 
-// join notes that c is carried by a route, until the returned function is called.
-func (s *streams) join(l *routes.Load, c net.Conn) (end func()) {
+// join notes that c is joined to back over a route, until the returned function is
+// called.
+func (s *streams) join(l *routes.Load, c, back net.Conn) (end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.conns[c] = back
 	set := s.byRoute[l]
 	if set == nil {
 		set = map[net.Conn]struct{}{}
@@ -99,8 +103,20 @@ func (s *streams) cut(l *routes.Load) {
 		list = append(list, c)
 	}
 	s.mu.Unlock()
+	s.closeBoth(list)
+}
+
+// closeBoth closes both sides of streams: after a half-close, one side alone would
+// leave the other waiting.
+func (s *streams) closeBoth(list []net.Conn) {
 	for _, c := range list {
+		s.mu.Lock()
+		back := s.conns[c]
+		s.mu.Unlock()
 		_ = c.Close()
+		if back != nil {
+			_ = back.Close()
+		}
 	}
 }
 
@@ -120,13 +136,8 @@ func (s *streams) drain(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
-	var list []net.Conn
-	for c := range s.conns {
-		list = append(list, c)
-	}
+	list := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
-	for _, c := range list {
-		_ = c.Close()
-	}
+	s.closeBoth(list)
 	<-done
 }
