@@ -173,6 +173,7 @@ func leafDiffers(l ledger.Leaf, c claim.Claims, req governance.BootRequest) stri
 		{"OS image", c.OSImageHash.String(), l.ImageHash},
 		{"device", c.DeviceID.String(), l.DeviceID},
 		{"mr_aggregated at boot", hex.EncodeToString(req.MRAggregated[:]), l.MRAggregate},
+		{"mr_system at boot", hex.EncodeToString(req.MRSystem[:]), l.MRSystem},
 		{"platform", string(c.Platform), l.Platform},
 	} {
 		if f.want != f.got {
