@@ -25,11 +25,11 @@ type node struct {
 
 type view struct {
 	*Report
-	Nodes                   []node
-	Width                   int
-	Passed, Failed, Skipped int
-	Simulated               bool
-	Facts                   []fact
+	Nodes                          []node
+	Width                          int
+	Passed, Failed, Skipped, Notes int
+	Simulated                      bool
+	Facts                          []fact
 }
 
 type fact struct{ Name, Value string }
@@ -64,7 +64,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 	}
 	v := view{Report: r, Nodes: r.nodes(), Facts: r.facts()}
 	v.Width = 140*len(v.Nodes) + 20
-	v.Passed, v.Failed, v.Skipped = r.Counts()
+	v.Passed, v.Failed, v.Skipped, v.Notes = r.Counts()
 	for _, b := range r.Banners {
 		v.Simulated = v.Simulated || b == BannerSimulated
 	}

@@ -46,7 +46,7 @@ func (d *downEdge) AppEvidence(ctx context.Context, id string, n []byte) (guesta
 func TestRender(t *testing.T) {
 	w := newWorld(t, nil)
 	good := w.run()
-	w.chain.denied[0] = `<script>alert("x")</script>`
+	w.chain.denied[0] = "<script>alert(\"x\")</script>\x1b[2J"
 	bad := w.run()
 	for name, r := range map[string]*Report{"good": good, "bad": bad} {
 		var text, page, doc bytes.Buffer
@@ -87,6 +87,9 @@ func TestRender(t *testing.T) {
 	}
 	if !strings.Contains(textOf(t, good), "\nVERIFIED: ") || !strings.Contains(textOf(t, bad), "\nNOT VERIFIED: ") {
 		t.Error("the verdict is not shown")
+	}
+	if strings.ContainsAny(textOf(t, bad), "\x1b\r") {
+		t.Error("foreign text steers the terminal")
 	}
 	if s := textOf(t, bad); !strings.Contains(s, "alert") {
 		t.Errorf("the reason is not shown:\n%s", s)

@@ -78,21 +78,24 @@ func (r *Report) Failures() []claim.Check {
 	return out
 }
 
-// Counts says how many checks passed, failed and were skipped.
-func (r *Report) Counts() (passed, failed, skipped int) {
+// Counts says how many checks passed, how many required ones failed or could not
+// be made, and how many others did not pass, which are for information.
+func (r *Report) Counts() (passed, failed, skipped, notes int) {
 	for _, s := range r.Sections {
 		for _, c := range s.Checks {
-			switch c.Verdict {
-			case claim.Passed:
+			switch {
+			case c.Verdict == claim.Passed:
 				passed++
-			case claim.Failed:
+			case !c.Required:
+				notes++
+			case c.Verdict == claim.Failed:
 				failed++
 			default:
 				skipped++
 			}
 		}
 	}
-	return passed, failed, skipped
+	return passed, failed, skipped, notes
 }
 
 func (r *Report) banner(text string) {

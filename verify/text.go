@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"github.com/confidential-cloud/phala/attest/claim"
 )
@@ -28,18 +29,19 @@ func (r *Report) WriteText(w io.Writer, st Style) error {
 	for _, x := range r.Banners {
 		fmt.Fprintf(&b, "%s\n", paint(st.Banner, "!! "+x))
 	}
-	fmt.Fprintf(&b, "%s %s\n\n", paint(st.Bold, "Verification of"), r.Target)
+	fmt.Fprintf(&b, "%s %s\n\n", paint(st.Bold, "Verification of"), printable(r.Target))
 	for _, s := range r.Sections {
 		s.text(&b, st)
 	}
-	passed, failed, skipped := r.Counts()
+	passed, failed, skipped, notes := r.Counts()
 	line := fmt.Sprintf("VERIFIED: %d checks passed", passed)
 	colour := st.Pass
 	if !r.Verified {
-		line = fmt.Sprintf("NOT VERIFIED: %d passed, %d failed, %d not made", passed, failed, skipped)
+		line = fmt.Sprintf("NOT VERIFIED: %d passed, %d failed, %d could not be made", passed, failed, skipped)
 		colour = st.Fail
-	} else if failed+skipped > 0 {
-		line += fmt.Sprintf(" (%d more are for information)", failed+skipped)
+	}
+	if notes > 0 {
+		line += fmt.Sprintf(" (%d more are for information)", notes)
 	}
 	fmt.Fprintf(&b, "\n%s\n%s\n", paint(colour, line), paint(st.Dim, "profile "+r.Profile+", "+r.At.Format("2006-01-02 15:04:05 MST")))
 	_, err := io.WriteString(w, b.String())
@@ -76,7 +78,7 @@ func (s Section) text(b *strings.Builder, st Style) {
 			fmt.Fprintf(b, "        expected %s, found %s\n", orNothing(c.Want), orNothing(c.Got))
 		}
 		if c.Fix != "" && c.Required && c.Verdict == claim.Failed {
-			fmt.Fprintf(b, "        %s\n", paint(st.Dim, "→ "+c.Fix))
+			fmt.Fprintf(b, "        %s\n", paint(st.Dim, "→ "+printable(c.Fix)))
 		}
 	}
 }
@@ -85,12 +87,22 @@ func suffix(s string) string {
 	if s == "" {
 		return ""
 	}
-	return ": " + s
+	return ": " + printable(s)
+}
+
+// printable keeps what others wrote from steering the terminal.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return '?'
+		}
+		return c
+	}, s)
 }
 
 func orNothing(s string) string {
 	if s == "" {
 		return "nothing"
 	}
-	return s
+	return printable(s)
 }
