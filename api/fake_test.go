@@ -39,8 +39,12 @@ type fakeVMM struct {
 	down   atomic.Bool
 	// boots decides how a boot ends; nil runs at once. It may block.
 	boot func(vm vmmapi.VM) *vmmapi.VMError
-	wg   sync.WaitGroup
+	// after runs when a call took effect and before its answer goes out.
+	after func(call string)
+	wg    sync.WaitGroup
 }
+
+type plain string
 
 func newVMM() *fakeVMM {
 	return &fakeVMM{vms: map[string]*vmmapi.VM{}, events: map[string][]vmmapi.Event{}}
@@ -66,8 +70,15 @@ func (f *fakeVMM) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v, err := f.route(w, r)
+	if f.after != nil && r.Method != http.MethodGet {
+		f.after(r.Method + " " + r.URL.Path)
+	}
 	if err != nil {
 		rpc.WriteError(w, err)
+		return
+	}
+	if s, ok := v.(plain); ok {
+		_, _ = w.Write([]byte(s))
 		return
 	}
 	rpc.WriteJSON(w, http.StatusOK, v)
@@ -130,8 +141,7 @@ func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, act
 	case "GET guest/containers":
 		return json.RawMessage(`{"containers":[{"id":"c1","names":["/web"],"image":"x","image_id":"y","created":1,"state":"running","status":"Up"}]}`), nil
 	case "GET guest/logs/web":
-		_, _ = w.Write([]byte("hello from web " + r.URL.Query().Get("tail") + "\n"))
-		panic(http.ErrAbortHandler) // after the text: no JSON
+		return plain("hello from web " + r.URL.Query().Get("tail") + "\n"), nil
 	default:
 		return nil, cvm.Errorf(cvm.NotFound, "no route")
 	}

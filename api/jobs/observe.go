@@ -67,9 +67,6 @@ func (t *task) record(ctx context.Context, vm vmmapi.VM) error {
 	}
 	err = t.change(ctx, func(c *store.Change, _ *store.Operation) {
 		observe(c, vm, events)
-		if t.op.Kind == store.Deploy && (vm.State == vmmapi.StateStarting || vm.State == vmmapi.StateBooting) {
-			c.SetStatus(cloudapi.StatusStarting, "the VM is starting")
-		}
 	})
 	if err == nil {
 		t.seen = vm

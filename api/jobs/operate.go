@@ -138,6 +138,12 @@ func (t *task) boot(ctx context.Context, vm vmmapi.VM) (vmmapi.VM, error) {
 	if up && !restart {
 		return vm, nil
 	}
+	if t.op.Kind == store.Deploy {
+		err := t.change(ctx, func(c *store.Change, _ *store.Operation) { c.SetStatus(cloudapi.StatusStarting, "the VM is starting") })
+		if err != nil {
+			return vm, err
+		}
+	}
 	err := t.try(ctx, func() (err error) {
 		if up {
 			vm, err = t.vmm.Restart(ctx, t.cvm.UUID)
