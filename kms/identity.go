@@ -1,18 +1,13 @@
 package kms
 
 import (
-	"context"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/confidential-cloud/phala/keys"
 )
@@ -33,41 +28,19 @@ type storedIdentity struct {
 	Wrap keys.Secret `json:"wrap"` // X25519
 }
 
-// sealedFile is what lies on disk: AES-256-GCM under the TD's seal key.
-type sealedFile struct {
-	Version    int    `json:"v"`
-	Nonce      []byte `json:"nonce"`
-	Ciphertext []byte `json:"ciphertext"`
-}
-
-const identityFile = "member.sealed"
+const (
+	identityFile = "member.sealed"
+	membersFile  = "members.sealed"
+)
 
 // loadIdentity opens the sealed keys in dir, or makes and seals new ones.
-func loadIdentity(ctx context.Context, s Sealer, dir, id string) (*identity, error) {
-	label := []byte("phala-kms-member:v1:" + id)
-	k, err := s.SealKey(ctx, label)
-	if err != nil {
-		return nil, fmt.Errorf("the TEE's seal key: %w", err)
+func loadIdentity(box *sealBox) (*identity, error) {
+	plain, err := box.read(identityFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return makeIdentity(box)
 	}
-	aead, err := sealCipher(k)
 	if err != nil {
 		return nil, err
-	}
-	path := filepath.Join(dir, identityFile)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return makeIdentity(aead, label, path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the sealed member key: %w", err)
-	}
-	var f sealedFile
-	if err := json.Unmarshal(b, &f); err != nil || f.Version != 1 || len(f.Nonce) != aead.NonceSize() {
-		return nil, fmt.Errorf("%s is not a sealed member key of this version", path)
-	}
-	plain, err := aead.Open(nil, f.Nonce, f.Ciphertext, label)
-	if err != nil {
-		return nil, fmt.Errorf("%s was sealed by another machine, image or member: remove the member's directory and join under a new id", path)
 	}
 	var st storedIdentity
 	if err := json.Unmarshal(plain, &st); err != nil {
@@ -76,15 +49,7 @@ func loadIdentity(ctx context.Context, s Sealer, dir, id string) (*identity, err
 	return newIdentity(st)
 }
 
-func sealCipher(key []byte) (cipher.AEAD, error) {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("seal cipher: %w", err)
-	}
-	return cipher.NewGCM(block)
-}
-
-func makeIdentity(aead cipher.AEAD, label []byte, path string) (*identity, error) {
+func makeIdentity(box *sealBox) (*identity, error) {
 	t, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -100,19 +65,8 @@ func makeIdentity(aead cipher.AEAD, label []byte, path string) (*identity, error
 	if err != nil {
 		return nil, err
 	}
-	f := sealedFile{Version: 1, Nonce: make([]byte, aead.NonceSize())}
-	_, _ = rand.Read(f.Nonce)
-	f.Ciphertext = aead.Seal(nil, f.Nonce, plain, label)
-	b, err := json.Marshal(f)
-	if err != nil {
+	if err := box.write(identityFile, plain); err != nil {
 		return nil, err
-	}
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return nil, fmt.Errorf("writing the sealed member key: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return nil, fmt.Errorf("writing the sealed member key: %w", err)
 	}
 	return newIdentity(st)
 }

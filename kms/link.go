@@ -24,7 +24,7 @@ func spkiOf(pub any) ([]byte, error) { return x509.MarshalPKIXPublicKey(pub) }
 // Protocols on the members' port, told apart by ALPN.
 const (
 	protoRaft = "phala-kms-raft/1"
-	protoPeer = "phala-kms-peer/1" // HTTP/1.1
+	protoPeer = "http/1.1" // net/http serves no other name
 )
 
 const handshakeTimeout = 15 * time.Second

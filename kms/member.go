@@ -42,6 +42,7 @@ type Member struct {
 
 	// Set while booting, before anything is served.
 	self      *self
+	box       *sealBox
 	id        *identity
 	ownClaims claim.Claims
 	simulated bool
@@ -118,7 +119,13 @@ func (m *Member) Run(ctx context.Context) error {
 	if m.self, err = measuredBoot(ctx, tee, m.cfg.VMConfig); err != nil {
 		return err
 	}
-	if m.id, err = loadIdentity(ctx, tee, m.cfg.Dir, m.cfg.ID); err != nil {
+	if m.box, err = newSealBox(ctx, tee, m.cfg.Dir, m.cfg.ID); err != nil {
+		return err
+	}
+	if m.id, err = loadIdentity(m.box); err != nil {
+		return err
+	}
+	if err := m.loadMembers(); err != nil {
 		return err
 	}
 	cert, err := m.memberCertificate(ctx)
@@ -150,6 +157,7 @@ func (m *Member) serve(ctx context.Context) (err error) {
 	g.Go(ctx, "members' port", m.link.run)
 	g.Go(ctx, "members' calls", serveHTTP(m.peerHandler(), m.link.peer))
 	g.Go(ctx, "raft", m.replica.Run)
+	g.Go(ctx, "list of members", m.keepMembers)
 	for _, addr := range m.cfg.RPC {
 		ln, err := net.Listen("tcp", addr)
 		if err != nil {

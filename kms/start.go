@@ -169,7 +169,9 @@ func (m *Member) joinOnce(ctx context.Context) error {
 				addr = out.Leader
 				continue
 			}
-			m.sponsor(out.Members)
+			if err = m.sponsor(out.Members); err != nil {
+				return err
+			}
 			cctx, cancel := context.WithTimeout(ctx, leaderTimeout*2)
 			err = m.peer(addr).Call(cctx, http.MethodPost, pathReady, empty{}, nil)
 			cancel()
@@ -180,16 +182,6 @@ func (m *Member) joinOnce(ctx context.Context) error {
 		}
 	}
 	return err
-}
-
-// sponsor believes the list of members that an allowed member gave: until the
-// replicated state arrives, raft is spoken with them alone.
-func (m *Member) sponsor(members []keyring.Member) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, mb := range members {
-		m.sponsors[string(mb.TLSKey)] = true
-	}
 }
 
 // askToJoin proves this member to a peer, and asks the authority about the peer:
