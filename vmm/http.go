@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -41,10 +42,12 @@ func (m *VMM) handler() http.Handler {
 		return m.put(s)
 	}))
 	r.Get("/v1/vms/{id}", rpc.Handle(func(r *http.Request, _ none) (vmmapi.VM, error) { return m.get(id(r)) }))
-	r.Put("/v1/vms/{id}/app", rpc.Handle(func(r *http.Request, a vmmapi.App) (vmmapi.VM, error) { return m.putApp(id(r), a) }))
-	r.Put("/v1/vms/{id}/resources", rpc.Handle(func(r *http.Request, x vmmapi.Resources) (vmmapi.VM, error) { return m.putResources(id(r), x) }))
-	for name, fn := range map[string]func(string) (vmmapi.VM, error){"start": m.start, "stop": m.stopVM, "restart": m.restart} {
-		r.Post("/v1/vms/{id}/"+name, rpc.Handle(func(r *http.Request, _ none) (vmmapi.VM, error) { return fn(id(r)) }))
+	r.Put("/v1/vms/{id}/app", rpc.Handle(func(r *http.Request, a vmmapi.App) (vmmapi.VM, error) { return m.putApp(r.Context(), id(r), a) }))
+	r.Put("/v1/vms/{id}/resources", rpc.Handle(func(r *http.Request, x vmmapi.Resources) (vmmapi.VM, error) {
+		return m.putResources(r.Context(), id(r), x)
+	}))
+	for name, fn := range map[string]func(context.Context, string) (vmmapi.VM, error){"start": m.start, "stop": m.stopVM, "restart": m.restart} {
+		r.Post("/v1/vms/{id}/"+name, rpc.Handle(func(r *http.Request, _ none) (vmmapi.VM, error) { return fn(r.Context(), id(r)) }))
 	}
 	r.Delete("/v1/vms/{id}", rpc.Handle(func(r *http.Request, _ none) (none, error) { return none{}, m.deleteRequest(r) }))
 	r.Get("/v1/vms/{id}/events", rpc.Handle(func(r *http.Request, _ none) ([]vmmapi.Event, error) {
@@ -140,7 +143,7 @@ func (m *VMM) serial(w http.ResponseWriter, r *http.Request) {
 }
 
 func (m *VMM) openSerial(r *http.Request) (io.ReadCloser, error) {
-	v, err := m.find(id(r))
+	v, err := m.settled(r.Context(), id(r))
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +180,7 @@ func (f flushWriter) Write(b []byte) (int, error) {
 
 // proxyGuest forwards the five read-only routes of the guest API.
 func (m *VMM) proxyGuest(w http.ResponseWriter, r *http.Request) {
-	v, err := m.find(id(r))
+	v, err := m.settled(r.Context(), id(r))
 	if err != nil {
 		rpc.WriteError(w, err)
 		return

@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"context"
 	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
@@ -49,8 +50,8 @@ func (m *VMM) put(s vmmapi.Spec) (vmmapi.VM, error) {
 }
 
 // edit runs fn on a VM's record and wakes its loop.
-func (m *VMM) edit(id string, fn func(v *vm) error) (vmmapi.VM, error) {
-	v, err := m.find(id)
+func (m *VMM) edit(ctx context.Context, id string, fn func(v *vm) error) (vmmapi.VM, error) {
+	v, err := m.settled(ctx, id)
 	if err != nil {
 		return vmmapi.VM{}, err
 	}
@@ -66,21 +67,21 @@ func (m *VMM) edit(id string, fn func(v *vm) error) (vmmapi.VM, error) {
 	return v.rec.VM, nil
 }
 
-func (m *VMM) putApp(id string, a vmmapi.App) (vmmapi.VM, error) {
+func (m *VMM) putApp(ctx context.Context, id string, a vmmapi.App) (vmmapi.VM, error) {
 	if err := joinInvalid([]error{checkApp(&a)}); err != nil {
 		return vmmapi.VM{}, err
 	}
-	return m.edit(id, func(v *vm) error {
+	return m.edit(ctx, id, func(v *vm) error {
 		v.changeLocked("app.updated", "the app was updated; it takes effect at the next start", func(r *record) { r.VM.Spec.App, r.Served = a, false })
 		return nil
 	})
 }
 
-func (m *VMM) putResources(id string, res vmmapi.Resources) (vmmapi.VM, error) {
+func (m *VMM) putResources(ctx context.Context, id string, res vmmapi.Resources) (vmmapi.VM, error) {
 	if err := joinInvalid([]error{m.cfg.checkResources(res)}); err != nil {
 		return vmmapi.VM{}, err
 	}
-	return m.edit(id, func(v *vm) error {
+	return m.edit(ctx, id, func(v *vm) error {
 		old := v.rec.VM.Spec.Resources
 		if res.DiskMiB < old.DiskMiB {
 			return cvm.Errorf(cvm.Invalid, "resources.disk_mib %d: a disk does not shrink, it has %d", res.DiskMiB, old.DiskMiB).WithReason("disk-shrinks")
@@ -96,8 +97,8 @@ func (m *VMM) putResources(id string, res vmmapi.Resources) (vmmapi.VM, error) {
 }
 
 // start wants the VM to run. A running VM stays as it is.
-func (m *VMM) start(id string) (vmmapi.VM, error) {
-	return m.edit(id, func(v *vm) error {
+func (m *VMM) start(ctx context.Context, id string) (vmmapi.VM, error) {
+	return m.edit(ctx, id, func(v *vm) error {
 		r := &v.rec
 		if r.VM.Desired == running && r.VM.State != vmmapi.StateFailed && r.VM.State != vmmapi.StateStopping && r.VM.Error == nil {
 			return nil
@@ -107,8 +108,8 @@ func (m *VMM) start(id string) (vmmapi.VM, error) {
 }
 
 // restart stops the machine if there is one, and starts it.
-func (m *VMM) restart(id string) (vmmapi.VM, error) {
-	return m.edit(id, func(v *vm) error { return v.order("restart", v.inst != nil) })
+func (m *VMM) restart(ctx context.Context, id string) (vmmapi.VM, error) {
+	return m.edit(ctx, id, func(v *vm) error { return v.order("restart", v.inst != nil) })
 }
 
 // order makes the VM wanted, with a clean record of failures.
@@ -129,8 +130,8 @@ func (v *vm) order(kind string, again bool) error {
 }
 
 // stopVM wants the VM not to run.
-func (m *VMM) stopVM(id string) (vmmapi.VM, error) {
-	return m.edit(id, func(v *vm) error {
+func (m *VMM) stopVM(ctx context.Context, id string) (vmmapi.VM, error) {
+	return m.edit(ctx, id, func(v *vm) error {
 		if v.rec.VM.Desired == stopped {
 			return nil
 		}

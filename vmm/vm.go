@@ -23,7 +23,9 @@ type vm struct {
 	m    *VMM
 	log  *slog.Logger
 	wake chan struct{}
-	exit chan exited
+	// adopted is closed when it is known whether a machine runs since before this VMM.
+	adopted chan struct{}
+	exit    chan exited
 
 	mu   sync.Mutex
 	rec  record
@@ -50,7 +52,7 @@ const (
 )
 
 func (m *VMM) newVM(r record) *vm {
-	return &vm{m: m, rec: r, log: m.log.With("vm", r.VM.Spec.ID), wake: make(chan struct{}, 1), exit: make(chan exited, 1)}
+	return &vm{m: m, rec: r, log: m.log.With("vm", r.VM.Spec.ID), wake: make(chan struct{}, 1), adopted: make(chan struct{}), exit: make(chan exited, 1)}
 }
 
 func (v *vm) poke() {
@@ -64,6 +66,7 @@ func (v *vm) poke() {
 func (v *vm) loop(ctx context.Context) {
 	defer v.closeHost()
 	v.adopt(ctx)
+	close(v.adopted)
 	for ctx.Err() == nil {
 		again, gone := v.step(ctx)
 		if gone {
@@ -207,7 +210,9 @@ func (v *vm) started(ctx context.Context, inst machine.Instance) {
 		for ctx.Err() == nil {
 			e, err := inst.Wait(ctx)
 			if err != nil {
-				v.log.Warn("waiting for the machine", "error", err)
+				if ctx.Err() == nil {
+					v.log.Warn("waiting for the machine", "error", err)
+				}
 				if !pause(ctx, time.Second) {
 					return
 				}

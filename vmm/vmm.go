@@ -285,3 +285,21 @@ func (m *VMM) find(id string) (*vm, error) {
 	}
 	return nil, cvm.Errorf(cvm.NotFound, "no VM %q on this node", id).WithReason("vm-not-found")
 }
+
+// settled is find for operations that depend on whether a machine runs: right
+// after the start of the VMM that has to be found out.
+func (m *VMM) settled(ctx context.Context, id string) (*vm, error) {
+	v, err := m.find(id)
+	if err != nil {
+		return nil, err
+	}
+	t := time.NewTimer(5 * time.Second)
+	defer t.Stop()
+	select {
+	case <-v.adopted:
+		return v, nil
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return nil, cvm.Errorf(cvm.Unavailable, "the VMM is still looking whether VM %s runs", id).WithReason("vmm-starting").WithFix("is the machines' engine running? Try again in a moment")
+}

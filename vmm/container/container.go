@@ -35,6 +35,9 @@ type Config struct {
 	TEE        TEE     // the simulated hardware: simtee.NewControl(socket)
 	// Prefix of container and volume names; "" is DefaultPrefix.
 	Prefix string
+	// ImageRepo names guest images in the engine, default "phala-guest": the image with
+	// tag os_image_hash, and "<ImageRepo>-base" with the sha256 of the root filesystem.
+	ImageRepo string
 	// Entrypoint is the guest's first process, default /usr/bin/phala-guest-agent.
 	Entrypoint []string
 	Log        *slog.Logger
@@ -78,6 +81,9 @@ func New(cfg Config) (*Driver, error) {
 	}
 	if cfg.Prefix == "" {
 		cfg.Prefix = DefaultPrefix
+	}
+	if cfg.ImageRepo == "" {
+		cfg.ImageRepo = "phala-guest"
 	}
 	if len(cfg.Entrypoint) == 0 {
 		cfg.Entrypoint = []string{"/usr/bin/phala-guest-agent"}

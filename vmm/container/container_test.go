@@ -80,7 +80,7 @@ func testNetwork() Network {
 func engine(t *testing.T) (*Driver, *tee) {
 	t.Helper()
 	f := &tee{tds: map[string]simtee.Shape{}, sock: map[string]string{}}
-	d, err := New(Config{TEE: f, Network: testNetwork(), Prefix: testPrefix, Entrypoint: []string{"/guest"}})
+	d, err := New(Config{TEE: f, Network: testNetwork(), Prefix: testPrefix, ImageRepo: testPrefix + "guest", Entrypoint: []string{"/guest"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func testImage(t *testing.T, d *Driver) machine.Image {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for _, ref := range []string{repoGuest + ":" + im.Hash.String(), repoBase + ":" + im.SHA256("rootfs.tar")} {
+		for _, ref := range []string{d.cfg.ImageRepo + ":" + im.Hash.String(), d.cfg.ImageRepo + "-base:" + im.SHA256("rootfs.tar")} {
 			_, _ = d.cli.ImageRemove(context.Background(), ref, itypes.RemoveOptions{Force: true})
 		}
 	})
@@ -446,7 +446,7 @@ func TestNothingRunsAfterAFailedLaunch(t *testing.T) {
 	}
 	// A changed image is not used.
 	d.cfg.Entrypoint = []string{"/guest"}
-	_, _ = d.cli.ImageRemove(ctx, repoGuest+":"+im.Hash.String(), itypes.RemoveOptions{Force: true})
+	_, _ = d.cli.ImageRemove(ctx, d.cfg.ImageRepo+":"+im.Hash.String(), itypes.RemoveOptions{Force: true})
 	if err := os.WriteFile(filepath.Join(im.Dir, "agent.tar"), []byte("evil"), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -4,20 +4,16 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	ctypes "github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
 	itypes "github.com/docker/docker/api/types/image"
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/machine"
-)
-
-// Repositories of the images the driver makes in the engine.
-const (
-	repoBase  = "phala-guest-base" // tag: sha256 of the root filesystem
-	repoGuest = "phala-guest"      // tag: os_image_hash
 )
 
 // ensureImage verifies the image's files and imports them into the engine once.
@@ -26,7 +22,7 @@ const (
 func (d *Driver) ensureImage(ctx context.Context, m machine.Image) (string, error) {
 	d.importing.Lock()
 	defer d.importing.Unlock()
-	ref := repoGuest + ":" + m.Hash.String()
+	ref := d.cfg.ImageRepo + ":" + m.Hash.String()
 	if ok, err := d.haveImage(ctx, ref); ok || err != nil {
 		return ref, err
 	}
@@ -44,7 +40,7 @@ func (d *Driver) ensureImage(ctx context.Context, m machine.Image) (string, erro
 		return "", err
 	}
 	d.log.Info("importing guest image", "image", im.Name, "hash", im.Hash)
-	base := repoBase + ":" + im.SHA256(im.Meta.Rootfs)
+	base := d.cfg.ImageRepo + "-base:" + im.SHA256(im.Meta.Rootfs)
 	if ok, err := d.haveImage(ctx, base); err != nil {
 		return "", err
 	} else if !ok {
@@ -53,9 +49,32 @@ func (d *Driver) ensureImage(ctx context.Context, m machine.Image) (string, erro
 		}
 	}
 	if im.Meta.Overlay == "" {
-		return ref, engineError("tagging the guest image", d.cli.ImageTag(ctx, base, ref))
+		err = engineError("tagging the guest image", d.cli.ImageTag(ctx, base, ref))
+	} else {
+		err = d.addLayer(ctx, base, filepath.Join(im.Dir, im.Meta.Overlay), ref)
 	}
-	return ref, d.addLayer(ctx, base, filepath.Join(im.Dir, im.Meta.Overlay), ref)
+	if err == nil {
+		d.prune(ctx, base, ref)
+	}
+	return ref, err
+}
+
+// prune removes images of earlier builds that no guest uses; the engine refuses
+// the others. One that is still wanted later is imported again.
+func (d *Driver) prune(ctx context.Context, keep ...string) {
+	for _, repo := range []string{d.cfg.ImageRepo, d.cfg.ImageRepo + "-base"} { // children first
+		old, err := d.cli.ImageList(ctx, itypes.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", repo))})
+		if err != nil {
+			return
+		}
+		for _, im := range old {
+			for _, tag := range im.RepoTags {
+				if !slices.Contains(keep, tag) {
+					_, _ = d.cli.ImageRemove(ctx, tag, itypes.RemoveOptions{PruneChildren: true})
+				}
+			}
+		}
+	}
 }
 
 func (d *Driver) haveImage(ctx context.Context, ref string) (bool, error) {
