@@ -234,7 +234,7 @@ func TestZeroPaddingIsTrimmed(t *testing.T) {
 // Every bit of a quote counts, but for s of ECDSA (above) and the padding.
 func TestEveryBitCounts(t *testing.T) {
 	s := newScene(t, nil)
-	step := 29
+	step := 61
 	if testing.Short() {
 		step = 211
 	}

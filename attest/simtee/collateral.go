@@ -123,7 +123,7 @@ func (m minter) tcbInfo() ([]byte, error) {
 	}
 	zeros := strings.Repeat("0", 96)
 	attrs, mask := strings.Repeat("0", 16), strings.Repeat("F", 16)
-	fmspc, pce := fmspcHex, pceIDHex
+	fmspc, pce := m.h.cfg.FMSPC, pceIDHex
 	if m.f.OtherFMSPC {
 		fmspc = otherFMSPC
 	}
@@ -181,7 +181,7 @@ func (h *Hardware) Handler() http.Handler {
 	mux := http.NewServeMux()
 	serve := func(path, header, contentType string, pick func(collateral.Set) (body, chain []byte)) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
-			if q := r.URL.Query().Get("fmspc"); q != "" && !strings.EqualFold(q, fmspcHex) {
+			if q := r.URL.Query().Get("fmspc"); q != "" && !strings.EqualFold(q, h.cfg.FMSPC) {
 				http.Error(w, "no such FMSPC", http.StatusNotFound)
 				return
 			}
@@ -215,6 +215,3 @@ func (h *Hardware) Handler() http.Handler {
 		func(s collateral.Set) ([]byte, []byte) { return s.RootCRL, nil })
 	return mux
 }
-
-// FMSPC is the simulated processor model.
-func FMSPC() string { return fmspcHex }

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -155,11 +156,15 @@ func (h *Hardware) sgxExtension() (pkix.Extension, error) {
 	if err != nil {
 		return pkix.Extension{}, err
 	}
+	fmspc, err := hex.DecodeString(h.cfg.FMSPC)
+	if err != nil {
+		return pkix.Extension{}, err
+	}
 	der, err := asn1.Marshal([]sgxItem{
 		{oid(1), h.ppid},
 		{oid(2), tcb},
 		{oid(3), []byte{0, 0}},
-		{oid(4), []byte{0x50, 0x80, 0x60, 0, 0, 0}},
+		{oid(4), fmspc},
 		{oid(5), asn1.Enumerated(1)},
 		{oid(6), instance},
 		{oid(7), []sgxItem{{oid(7, 1), true}, {oid(7, 2), false}, {oid(7, 3), true}}},

@@ -14,6 +14,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,6 +35,7 @@ type Config struct {
 	Machine        string           // names another machine of the same vendor (same seed); "" is the first
 	ControlSock    string           // unix socket of the control API; empty: not served
 	CollateralAddr string           // TCP address of the collateral service; empty: not served
+	FMSPC          string           // 12 hex digits: the processor model; "": a fixed one
 	QuoteVersion   int              // 4 (also when 0), or 5 with a TD 1.5 body
 	Clock          func() time.Time // nil: time.Now
 	Log            *slog.Logger     // nil: discarded
@@ -110,6 +112,12 @@ func New(cfg Config) (*Hardware, error) {
 	}
 	if cfg.QuoteVersion != 0 && cfg.QuoteVersion != 4 && cfg.QuoteVersion != 5 {
 		return nil, cvm.Errorf(cvm.Invalid, "simulated TEE: quote version %d, want 4 or 5", cfg.QuoteVersion)
+	}
+	if h.cfg.FMSPC == "" {
+		h.cfg.FMSPC = fmspcHex
+	}
+	if b, err := hex.DecodeString(h.cfg.FMSPC); err != nil || len(b) != 6 {
+		return nil, cvm.Errorf(cvm.Invalid, "simulated TEE: FMSPC %q, want 12 hex digits", cfg.FMSPC)
 	}
 	seed, err := loadSeed(cfg)
 	if err != nil {
