@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/confidential-cloud/phala/cvm"
 )
@@ -131,14 +132,15 @@ func (r *Replica) open(logger hclog.Logger) (stores, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return stores{}, fmt.Errorf("raft directory: %w", err)
 	}
-	w, err := wal.Open(dir, wal.WithSegmentSize(segmentSize), wal.WithLogger(logger))
+	meta := &metadb.BoltMetaDB{} // ours to close: the WAL forgets it, and keeps its file locked
+	w, err := wal.Open(dir, wal.WithSegmentSize(segmentSize), wal.WithLogger(logger), wal.WithMetaStore(meta))
 	if err != nil {
-		return stores{}, fmt.Errorf("opening the raft log: %w", err)
+		return stores{}, errors.Join(fmt.Errorf("opening the raft log: %w", err), meta.Close())
 	}
-	r.close = w.Close
+	r.close = func() error { return errors.Join(w.Close(), meta.Close()) }
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(r.cfg.Dir, 2, logger)
 	if err != nil {
-		return stores{}, errors.Join(fmt.Errorf("opening snapshots: %w", err), w.Close())
+		return stores{}, errors.Join(fmt.Errorf("opening snapshots: %w", err), r.close())
 	}
 	return stores{w, w, snaps}, nil
 }
