@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/confidential-cloud/phala/attest/simtee"
+	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/devcloud/chain"
 	"github.com/confidential-cloud/phala/governance/ethereum"
 	"github.com/confidential-cloud/phala/internal/wallet"
@@ -178,11 +179,23 @@ func (c *Cloud) vmConfig() (string, error) {
 // policy writes on chain what may run: this image, KMS members measured like
 // ours, on this device.
 func (c *Cloud) policy(ctx context.Context, note func(string, ...any)) error {
-	vm, err := c.vmConfig()
-	if err != nil {
-		return err
+	if c.facts.KMSVMConfig == "" {
+		vm, err := c.vmConfig()
+		if err != nil {
+			return err
+		}
+		c.facts.KMSVMConfig = vm
+		if err := c.state.WriteJSON("facts.json", c.facts); err != nil {
+			return err
+		}
 	}
-	mr, err := kms.ExpectedMR(vm)
+	var members struct {
+		Image cvm.ImageHash `json:"os_image_hash"`
+	}
+	if err := json.Unmarshal([]byte(c.facts.KMSVMConfig), &members); err != nil {
+		return fmt.Errorf("%s: kms_vm_config: %w", c.state.Path("facts.json"), err)
+	}
+	mr, err := kms.ExpectedMR(c.facts.KMSVMConfig)
 	if err != nil {
 		return err
 	}
@@ -191,7 +204,7 @@ func (c *Cloud) policy(ctx context.Context, note func(string, ...any)) error {
 		return err
 	}
 	return o.Apply(ctx, progressNote(note),
-		ethereum.AllowOSImage(c.image.Hash), ethereum.AllowKMSDevice(c.hw.DeviceID()), ethereum.AllowKMS(mr))
+		ethereum.AllowOSImage(c.image.Hash), ethereum.AllowOSImage(members.Image), ethereum.AllowKMSDevice(c.hw.DeviceID()), ethereum.AllowKMS(mr))
 }
 
 // simRoot is the root of this machine's simulated TEE, hex sha256 of its SPKI.

@@ -22,6 +22,9 @@ import (
 
 // facts is what later starts must find again (facts.json).
 type facts struct {
+	// KMSVMConfig is the vm_config of the members' TDs, kept from the first start: their
+	// state is sealed to it, and a new guest image must not lock them out.
+	KMSVMConfig    string `json:"kms_vm_config"`
 	KMSRoot        string `json:"kms_root"` // hex DER SPKI: the identity that every app pins
 	K256PubKey     []byte `json:"k256_pubkey"`
 	GatewayAppID   string `json:"gateway_app_id"`

@@ -22,11 +22,7 @@ func (c *Cloud) memberURLs(host string) (urls []string) {
 }
 
 // memberConfig is member i's configuration (i counts from 0).
-func (c *Cloud) memberConfig(i int) (kms.Config, error) {
-	vm, err := c.vmConfig()
-	if err != nil {
-		return kms.Config{}, err
-	}
+func (c *Cloud) memberConfig(i int) kms.Config {
 	k := kms.Default()
 	k.ID, k.Dir, k.Cluster = memberID(i), c.state.Path("kms", strconv.Itoa(i+1)), "phala-devcloud"
 	port := strconv.Itoa(c.cfg.Ports.KMS + i)
@@ -39,14 +35,14 @@ func (c *Cloud) memberConfig(i int) (kms.Config, error) {
 		}
 	}
 	k.Bootstrap = i == 0
-	k.VMConfig, k.SimTEE = vm, c.teeSock()
+	k.VMConfig, k.SimTEE = c.facts.KMSVMConfig, c.teeSock()
 	k.CollateralURLs = []string{c.collateralURL()}
 	k.Attestation.SimulatedRoots = []string{c.simRoot()}
 	k.Attestation.Variants = []string{"container"}
 	if c.cfg.MaxStaleness > 0 {
 		k.MaxStaleness = kms.Duration(c.cfg.MaxStaleness)
 	}
-	return k, nil
+	return k
 }
 
 // startKMS starts the members: the first makes the root keys at the very first
@@ -64,10 +60,8 @@ func (c *Cloud) startKMS(ctx context.Context, note func(string, ...any)) error {
 func memberID(i int) string { return fmt.Sprintf("kms-%d", i+1) }
 
 func (c *Cloud) startMember(ctx context.Context, i int) error {
-	conf, err := c.memberConfig(i)
-	if err != nil {
-		return err
-	}
+	conf := c.memberConfig(i)
+	var err error
 	if conf.Log, err = c.logger(conf.ID); err != nil {
 		return err
 	}
