@@ -30,7 +30,10 @@ func (a *app) confirm(yes bool, flag, question string) error {
 // ask reads one line.
 func (a *app) ask(prompt string) (string, error) {
 	fmt.Fprint(a.Stderr, prompt)
-	line, err := bufio.NewReader(a.Stdin).ReadString('\n')
+	if a.lines == nil { // one reader: a second would lose what the first read ahead
+		a.lines = bufio.NewReader(a.Stdin)
+	}
+	line, err := a.lines.ReadString('\n')
 	if err != nil && line == "" {
 		return "", cvm.Errorf(cvm.Precondition, "no answer, nothing was changed")
 	}

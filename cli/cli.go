@@ -8,6 +8,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +59,7 @@ type app struct {
 	cvmID    string
 	apiVer   string
 	reported bool // the error is on the screen already
+	lines    *bufio.Reader
 }
 
 // Run executes one command and returns its exit code.

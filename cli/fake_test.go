@@ -37,6 +37,7 @@ type fakeCloud struct {
 	impostor    *keys.Root // signs environment keys instead of root
 	bootError   *cloudapi.CVMError
 	failCommit  bool
+	url         string // of the app
 }
 
 type fakeCVM struct {
@@ -202,8 +203,12 @@ func (f *fakeCloud) detail(name string) cloudapi.CVMDetail {
 	_, hash := f.canonicalOf(c.compose)
 	var doc any
 	_ = json.Unmarshal([]byte(c.compose), &doc)
+	var ends []cloudapi.Endpoint
+	if f.url != "" {
+		ends = []cloudapi.Endpoint{{App: f.url, Instance: f.url}}
+	}
 	return cloudapi.CVMDetail{ComposeFile: doc, CVMInfo: cloudapi.CVMInfo{ID: "cvm_" + name, Name: name, AppID: &c.app, VMUUID: ptr(uuidOf(name)), Status: c.status,
-		ComposeHash: &hash, EnvCounter: c.counter, EnvSigned: c.sig != nil, HasEnv: len(c.env) > 0, Simulated: true, Resource: cloudapi.Resource{InstanceType: ptr("tdx.small")}}}
+		ComposeHash: &hash, EnvCounter: c.counter, EnvSigned: c.sig != nil, HasEnv: len(c.env) > 0, Simulated: true, Endpoints: ends, Resource: cloudapi.Resource{InstanceType: ptr("tdx.small")}}}
 }
 
 func (f *fakeCloud) canonicalOf(s string) (string, string) {

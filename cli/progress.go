@@ -51,6 +51,9 @@ func (s *steps) ok(text string) { s.end(s.a.good, text) }
 // fail ends a running step that did not work.
 func (s *steps) fail() { s.end(s.a.bad, "") }
 
+// drop ends a running step without a verdict: the verdict is printed elsewhere.
+func (s *steps) drop() { s.end(nil, "") }
+
 func (s *steps) end(mark func(string) string, text string) {
 	s.mu.Lock()
 	name, took := s.name, s.took()
@@ -63,6 +66,9 @@ func (s *steps) end(mark func(string) string, text string) {
 		close(s.quit)
 		<-s.done
 		s.quit = nil
+	}
+	if mark == nil {
+		return
 	}
 	if text == "" {
 		text = name

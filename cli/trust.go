@@ -3,8 +3,10 @@ package cli
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,10 +31,14 @@ func (a *app) trust(s *session, flag string) (*verify.Profile, string, error) {
 	return &p, path, err
 }
 
-// gateway applies the login's own address and CA where the trust profile has none.
+// gateway says where to dial when the trust profile does not: the login's address,
+// or this machine for *.localhost, which resolvers need not know (RFC 6761).
 func (s *session) gateway(p *verify.Profile) {
 	if p.Gateway.Address == "" {
 		p.Gateway.Address = s.extra.Gateway
+	}
+	if p.Gateway.Address == "" && (p.Gateway.Domain == "localhost" || strings.HasSuffix(p.Gateway.Domain, ".localhost")) {
+		p.Gateway.Address = net.JoinHostPort("127.0.0.1", strconv.Itoa(p.Gateway.Port))
 	}
 }
 

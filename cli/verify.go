@@ -50,12 +50,14 @@ func (a *app) verify(ctx context.Context, as []string, trustFlag, html string, a
 	}
 	defer closeAll()
 	st := a.steps()
-	r, err := verify.Run(ctx, *t, target, src, func(title string) { st.start("checking %s", strings.ToLower(title)) })
+	r, err := verify.Run(ctx, *t, target, src, func(title string) {
+		st.drop()
+		st.start("checking %s", strings.ToLower(title))
+	})
+	st.drop()
 	if err != nil {
-		st.fail()
 		return err
 	}
-	st.ok("")
 	return a.report(r, html, all)
 }
 
