@@ -179,7 +179,6 @@ func (c *cluster) start(i int) {
 	if n.Member, err = New(n.cfg); err != nil {
 		c.t.Fatal(err)
 	}
-	n.Member.summaryEvery = 50 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop, n.done = cancel, make(chan error, 1)
 	go func(m *Member, done chan error) { done <- m.Run(ctx) }(n.Member, n.done)

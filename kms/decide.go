@@ -236,24 +236,28 @@ func (t *tally) back(s *keyring.Summary) {
 const summaryEvery = time.Minute
 
 func (m *Member) summarize(ctx context.Context) error {
-	t := time.NewTicker(m.summaryEvery)
+	t := time.NewTicker(summaryEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.C:
+			m.flushSummary(ctx)
 		}
-		s := m.strangers.take()
-		if s == nil {
-			continue
-		}
-		cmd := m.command(keyring.KindSummary)
-		cmd.Summary = s
-		if _, err := m.propose(ctx, cmd); err != nil {
-			m.strangers.back(s)
-			m.log.Warn("a summary of refusals could not be recorded", "count", s.Count, "err", err)
-		}
+	}
+}
+
+func (m *Member) flushSummary(ctx context.Context) {
+	s := m.strangers.take()
+	if s == nil {
+		return
+	}
+	cmd := m.command(keyring.KindSummary)
+	cmd.Summary = s
+	if _, err := m.propose(ctx, cmd); err != nil {
+		m.strangers.back(s)
+		m.log.Warn("a summary of refusals could not be recorded", "count", s.Count, "err", err)
 	}
 }
 

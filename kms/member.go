@@ -31,14 +31,13 @@ import (
 
 // Member is one KMS node.
 type Member struct {
-	cfg          Config
-	policy       attest.Policy
-	log          *slog.Logger
-	now          func() time.Time
-	collateral   Collateral
-	machine      *keyring.Machine
-	ready        chan struct{}
-	summaryEvery time.Duration
+	cfg        Config
+	policy     attest.Policy
+	log        *slog.Logger
+	now        func() time.Time
+	collateral Collateral
+	machine    *keyring.Machine
+	ready      chan struct{}
 
 	// Set while booting, before anything is served.
 	self      *self
@@ -79,7 +78,7 @@ func New(c Config) (*Member, error) {
 	}
 	m := &Member{
 		cfg: c, policy: policy, log: c.Log, now: c.Clock, collateral: c.Collateral, machine: keyring.NewMachine(),
-		ready: make(chan struct{}), sponsors: map[string]bool{}, summaryEvery: summaryEvery,
+		ready: make(chan struct{}), sponsors: map[string]bool{},
 	}
 	m.denied.Store(verdict{})
 	if m.log == nil {
