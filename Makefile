@@ -33,7 +33,7 @@ build: ## all programs, into bin/
 	@$(GO) build -trimpath -o bin/ $(addprefix ./cmd/,$(BINS))
 
 .PHONY: image
-image: ## the guest image (os/), into build/image
+image: ## the guest image (os/), into build/images
 	@os/build.sh
 
 .PHONY: contracts

@@ -240,7 +240,9 @@ func (a *app) finishDeploy(ctx context.Context, j *job, p *plan, out deployed, r
 	for _, e := range v.Endpoints {
 		out.URLs = append(out.URLs, e.App)
 	}
-	if seq >= 0 && !j.f.noWait && len(out.URLs) > 0 {
+	// An untouched CVM may still be on its way up (its host just started).
+	coming := seq >= 0 || v.Status != cloudapi.StatusStopped
+	if coming && !j.f.noWait && len(out.URLs) > 0 {
 		if err := a.waitURL(ctx, j, p.trust, out.URLs[0]); err != nil {
 			return err
 		}

@@ -61,7 +61,7 @@ func (c *Cloud) mainJob(ctx context.Context) error {
 		return fmt.Errorf("fetching %s: %w", url, err)
 	}
 	c.out.Title("Verifying it")
-	if err := c.phala(ctx, "verify", url); err != nil {
+	if err := c.phala(ctx, "verify", url, "--all"); err != nil {
 		return fmt.Errorf("verifying %s: %w", url, err)
 	}
 	c.out.Say("\nFrom start to the verified page: %s", c.out.Elapsed().Round(time.Second))
