@@ -48,7 +48,7 @@ type Backend struct {
 	KeyProvider []byte // payload of the key-provider event
 	VMConfig    string
 	ComposeHash cvm.ComposeHash
-	OSImageHash []byte // what the boot recorded; vm_config's counts when it has one
+	OSImageHash []byte // what the boot recorded; nil without a KMS
 
 	AppKey keys.Secret // k256
 	AppSig []byte
@@ -125,12 +125,15 @@ func aggregated(t tdx.Body) [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// osImageHash is vm_config's (bound by measurement), else what the boot recorded.
+// osImageHash is what the boot recorded, else (without a KMS) vm_config's.
 func (b *Backend) osImageHash() []byte {
+	if len(b.OSImageHash) > 0 {
+		return b.OSImageHash
+	}
 	if c, err := measure.ParseVMConfig(b.VMConfig); err == nil && c.OSImageHash != (cvm.ImageHash{}) {
 		return c.OSImageHash[:]
 	}
-	return b.OSImageHash
+	return nil
 }
 
 // tcbInfo is the reference's tcb_info, an indented JSON string.

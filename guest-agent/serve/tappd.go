@@ -98,12 +98,16 @@ func hashedReportData(algorithm, prefix string, content []byte) (rd [64]byte, al
 		copy(rd[:], content)
 		return rd, algorithm, "", nil
 	}
+	if prefix == "" {
+		prefix = defaultTag
+	}
+	if algorithm == "keccak384" {
+		copy(rd[:], keccak384(append([]byte(prefix+":"), content...)))
+		return rd, algorithm, prefix, nil
+	}
 	h := hasher(algorithm)
 	if h == nil {
 		return rd, "", "", cvm.Errorf(cvm.Invalid, "unsupported hash algorithm: %s", algorithm)
-	}
-	if prefix == "" {
-		prefix = defaultTag
 	}
 	h.Write([]byte(prefix + ":"))
 	h.Write(content)
