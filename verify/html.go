@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"strings"
 
 	"github.com/confidential-cloud/phala/attest/claim"
 )
@@ -88,14 +89,31 @@ func (r *Report) nodes() []node {
 		{Label: "Gateway", Sub: "in its own TEE", State: ok("gateway.evidence", "gateway.identity"), Icon: "gate", SectionLink: "gateway.evidence"},
 		{Label: "App", Sub: "measured code", State: ok("app.identity"), Icon: "app", SectionLink: "app.identity"},
 		{Label: "Hardware", Sub: r.platform(), State: ok("app.evidence"), Icon: "chip", SectionLink: "app.evidence"},
-		{Label: "Rules", Sub: "on chain", State: ok("gateway.decision", "app.decision"), Icon: "chain", SectionLink: "app.decision"},
-		{Label: "Ledger", Sub: "public record", State: ok("gateway.decision", "app.decision"), Icon: "log", SectionLink: "app.decision"},
+		{Label: "Rules", Sub: "on chain", State: r.part("governance."), Icon: "chain", SectionLink: "app.decision"},
+		{Label: "Ledger", Sub: "public record", State: r.part("ledger."), Icon: "log", SectionLink: "app.decision"},
 	}
 	for i := range list {
 		list[i].X = 80 + 140*i
 		list[i].Last = i == len(list)-1
 	}
 	return list
+}
+
+// part is the state of all checks whose names begin with prefix; having none is bad.
+func (r *Report) part(prefix string) string {
+	state := "bad"
+	for _, s := range r.Sections {
+		for _, c := range s.Checks {
+			if !strings.HasPrefix(c.Name, prefix) || !c.Required {
+				continue
+			}
+			if c.Verdict != claim.Passed {
+				return "bad"
+			}
+			state = "ok"
+		}
+	}
+	return state
 }
 
 func (r *Report) platform() string {

@@ -211,6 +211,13 @@ func TestBanners(t *testing.T) {
 	}
 }
 
+func TestAnotherKindOfProvider(t *testing.T) {
+	r := newWorldWith(t, "local-sgx", nil).run()
+	if got := names(r.Failures()); r.Verified || !slices.Contains(got, "app.identity.kms") {
+		t.Errorf("failures %q", got)
+	}
+}
+
 // What cannot be reached is not verified.
 func TestNothingAnswers(t *testing.T) {
 	w := newWorld(t, nil)

@@ -48,6 +48,7 @@ type world struct {
 	peer     func(*Peer)
 	evidence func(who string, e *guestapi.Evidence)
 	raw      func(who string, e *attest.Evidence)
+	provider string // name of the key provider that is measured
 	note     func([]byte) []byte
 	proof    func([][]byte) [][]byte
 }
@@ -87,7 +88,12 @@ func newHardware(t *testing.T, seed byte) *simtee.Hardware {
 // newWorld builds it. leaf may change each guest's entry before it is written.
 func newWorld(t *testing.T, leaf func(*ledger.Leaf)) *world {
 	t.Helper()
-	w := &world{t: t, hw: newHardware(t, 1), tlsKey: spki(t), rootKey: spki(t), chain: &fakeChain{denied: map[uint64]string{}}}
+	return newWorldWith(t, appcompose.ProviderKMS, leaf)
+}
+
+func newWorldWith(t *testing.T, provider string, leaf func(*ledger.Leaf)) *world {
+	t.Helper()
+	w := &world{t: t, provider: provider, hw: newHardware(t, 1), tlsKey: spki(t), rootKey: spki(t), chain: &fakeChain{denied: map[uint64]string{}}}
 	var vkeys []string
 	for i := range 3 {
 		_, k, err := ed25519.GenerateKey(rand.Reader)
@@ -123,7 +129,7 @@ func (w *world) boot(name string, app cvm.AppID, inst cvm.InstanceID, change fun
 	}
 	g := &guest{doc: string(doc), app: app, inst: inst}
 	g.Guest, err = w.hw.Boot(w.t.Context(), simtee.Boot{Name: name, AppID: app, ComposeHash: sumOf(doc), InstanceID: inst,
-		KeyProvider: `{"name":"kms","id":"` + provider + `"}`, Phase: claim.PhaseRunning})
+		KeyProvider: `{"name":"` + w.provider + `","id":"` + provider + `"}`, Phase: claim.PhaseRunning})
 	if err != nil {
 		w.t.Fatal(err)
 	}
