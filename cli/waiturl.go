@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/gateway/gatewayapi"
 	"github.com/confidential-cloud/phala/verify"
 )
 
@@ -102,9 +103,8 @@ func answers(ctx context.Context, c *http.Client, target string) error {
 		return err
 	}
 	defer res.Body.Close()
-	switch res.StatusCode {
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return fmt.Errorf("the gateway says %s", res.Status)
+	if why := res.Header.Get(gatewayapi.HeaderReason); why != "" {
+		return fmt.Errorf("the gateway says %s (%s)", res.Status, why)
 	}
 	return nil
 }

@@ -90,7 +90,7 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	status, title := explain(reason)
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Phala-Reason", reason)
+	h.Set(gatewayapi.HeaderReason, reason)
 	h.Set("Connection", "close") // the app may come; this connection would never see it
 	if status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "5")

@@ -21,6 +21,10 @@ import (
 //	GET /.well-known/phala  -> Info
 const PathRegister = "/v1/register"
 
+// HeaderReason marks an HTTP answer that the gateway gave instead of the app; its
+// value says why ("app-unknown", ...).
+const HeaderReason = "X-Phala-Reason"
+
 // RegisterRequest carries a live route ticket (kmsapi.RouteTicket, signed). A guest
 // registers again with each new ticket; the same WireGuard key keeps its address.
 type RegisterRequest struct {
