@@ -81,7 +81,7 @@ func Run(ctx context.Context, c Config) int {
 		return ExitOK
 	}
 	if ctx.Err() != nil && !a.reported {
-		fmt.Fprintln(c.Stderr, "interrupted")
+		fmt.Fprintln(c.Stderr, "interrupted; what the cloud or the chain has accepted goes on: run the command again to continue")
 		return ExitInterrupted
 	}
 	if !a.reported {

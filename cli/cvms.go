@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -172,7 +173,7 @@ func (a *app) powerCmd(verb, short, want string, call powerCall) *cobra.Command 
 }
 
 // follow shows a CVM's events until it rests, and fails unless it rests as wanted.
-func (a *app) follow(ctx context.Context, s *session, id string, after int64, what, want string) (string, error) {
+func (a *app) follow(ctx context.Context, s *session, id string, after int64, what string, want ...string) (string, error) {
 	st := a.steps()
 	st.start("%s", what)
 	done, err := s.api.Progress(ctx, id, after, func(e cloudapi.Event) { a.showEvent(st, e) })
@@ -180,12 +181,12 @@ func (a *app) follow(ctx context.Context, s *session, id string, after int64, wh
 		st.fail()
 		return "", err
 	}
-	if done.Status == want && done.Error == nil {
+	if slices.Contains(want, done.Status) && done.Error == nil {
 		st.ok("")
 		return done.Status, nil
 	}
 	st.fail()
-	return done.Status, notAsWanted(done, want)
+	return done.Status, notAsWanted(done, want[0])
 }
 
 func notAsWanted(done cloudapi.Done, want string) error {
@@ -220,7 +221,7 @@ func (a *app) cvmsDeleteCmd() *cobra.Command {
 	var yes bool
 	var volumes string
 	c := &cobra.Command{Use: "delete [cvm]", Aliases: []string{"rm"}, Short: "Delete a CVM",
-		Long: "Delete a CVM. Its volumes are kept or deleted as --volumes says; volumes that are\nkept open again for the same app, whose keys the KMS can always derive. The app's\ncontract stays on chain.",
+		Long: "Delete a CVM. Its volumes are kept or deleted as --volumes says. Kept volumes stay on\nthe node, encrypted, under the CVM's UUID; a new CVM does not open them by itself.\nThe app's contract stays on chain.",
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, as []string) error {
 			if volumes != "" && volumes != "keep" && volumes != "delete" {
@@ -256,7 +257,7 @@ func (a *app) deleteCVM(ctx context.Context, s *session, id, volumes string, yes
 		volumes = answer
 	}
 	volumes = first(volumes, "keep")
-	fate := "its volumes are kept: deploying the same app again opens them"
+	fate := "its volumes stay on the node, encrypted (a new CVM does not open them by itself)"
 	if volumes == "delete" {
 		fate = "its volumes are DELETED for good"
 	}

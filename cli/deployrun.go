@@ -88,7 +88,8 @@ func (a *app) onChain(ctx context.Context, j *job, p *plan, o *ethereum.Owner) (
 		return app, err
 	}
 	if pending.AppID != "" && strings.EqualFold(pending.Owner, p.owner) {
-		if app, err = cvm.ParseAppID(pending.AppID); err == nil {
+		// A contract of a chain that was forgotten is not continued with.
+		if app, err = cvm.ParseAppID(pending.AppID); err == nil && owns(ctx, o, app, p.owner) {
 			a.say("continuing with the app contract 0x%s that an earlier deploy made", app)
 			return app, a.allow(ctx, j, p, o, app, show)
 		}
@@ -103,6 +104,11 @@ func (a *app) onChain(ctx context.Context, j *job, p *plan, o *ethereum.Owner) (
 		s.Pending[key] = profile.Pending{AppID: app.String(), ComposeHash: p.hash.String(), Owner: p.owner}
 		return nil
 	})
+}
+
+func owns(ctx context.Context, o *ethereum.Owner, app cvm.AppID, owner string) bool {
+	who, err := o.AppOwner(ctx, app)
+	return err == nil && strings.EqualFold(who.Hex(), owner)
 }
 
 func (a *app) allow(ctx context.Context, j *job, p *plan, o *ethereum.Owner, app cvm.AppID, show func(ethereum.Progress)) error {
@@ -186,12 +192,6 @@ func (a *app) commitNew(ctx context.Context, j *job, p *plan, app cvm.AppID, e s
 	if err != nil {
 		return err
 	}
-	if err := profile.Update(j.s.dir, func(s *profile.State) error {
-		delete(s.Pending, j.s.api.Base+" "+j.name)
-		return nil
-	}); err != nil {
-		return err
-	}
 	out := deployed{Action: "created", Status: vm.Status}
 	if e.sig != nil {
 		out.EnvCounter = e.sig.Counter
@@ -224,8 +224,18 @@ func (a *app) commitUpdate(ctx context.Context, j *job, p *plan, e sealed) error
 // finishDeploy follows the CVM until it serves (seq < 0: it was not touched), and
 // says where it is.
 func (a *app) finishDeploy(ctx context.Context, j *job, p *plan, out deployed, ref string, seq int64) error {
+	if err := profile.Update(j.s.dir, func(s *profile.State) error {
+		delete(s.Pending, j.s.api.Base+" "+j.name) // it has a CVM now
+		return nil
+	}); err != nil {
+		return err
+	}
 	if seq >= 0 && !j.f.noWait {
-		status, err := a.follow(ctx, j.s, ref, seq, "starting "+j.name, cloudapi.StatusRunning)
+		want := []string{cloudapi.StatusRunning}
+		if p.old != nil && p.old.Status == cloudapi.StatusStopped {
+			want = append(want, cloudapi.StatusStopped) // an update does not have to start it
+		}
+		status, err := a.follow(ctx, j.s, ref, seq, "starting "+j.name, want...)
 		if err != nil {
 			return err
 		}
@@ -264,6 +274,9 @@ func (a *app) summary(j *job, p *plan, out deployed) {
 	a.say("\napp %s, CVM %s, %s", out.AppID, out.Name, out.Status)
 	if out.Simulated {
 		a.say("%s", a.warn("SIMULATED TEE: no hardware protects this CVM"))
+	}
+	if out.Status == cloudapi.StatusStopped {
+		a.say("next: phala cvms start %s", out.Name)
 	}
 	a.say("next: phala verify %s", first(firstOf(out.URLs), out.AppID))
 	a.say("      phala logs -f --cvm-id %s", out.Name)
