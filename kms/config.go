@@ -58,8 +58,8 @@ type Config struct {
 	MaxStaleness Duration `toml:"max_staleness"`
 	// LeaseTTL is how long a released or renewed lease lasts.
 	LeaseTTL Duration `toml:"lease_ttl"`
-	// AllowNonceless serves the reference's GetAppKey and SignCert, whose guests send
-	// no nonce. Each TLS key is accepted once, and the leaf says NO NONCE.
+	// AllowNonceless is the place of the reference's GetAppKey and SignCert, whose
+	// guests send no nonce. They are not served yet: true is refused.
 	AllowNonceless bool `toml:"allow_nonceless"`
 
 	Authority  governance.Authority `toml:"-"`
@@ -146,6 +146,7 @@ func (c *Config) Validate() error {
 	bad(c.VMConfig != "", "vm_config: missing")
 	bad(c.MaxStaleness > 0, "max_staleness: must be positive")
 	bad(c.LeaseTTL >= Duration(time.Second), "lease_ttl: must be at least 1s")
+	bad(!c.AllowNonceless, "allow_nonceless: the reference's GetAppKey and SignCert are not served yet")
 	if _, err := c.Attestation.policy(); err != nil {
 		errs = append(errs, err)
 	}

@@ -87,9 +87,6 @@ func (m *Member) warnings() []string {
 	if !m.warm.Load() {
 		out = append(out, "NO ANTI-ROLLBACK: the whole cluster was restarted; nothing outside it has confirmed that its state is the newest")
 	}
-	if m.cfg.AllowNonceless {
-		out = append(out, "NO NONCE: guests of the reference are served without a nonce, once per key")
-	}
 	return out
 }
 
