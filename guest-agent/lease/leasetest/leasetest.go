@@ -55,7 +55,6 @@ type KMS struct {
 	apps    map[string]cvm.AppID
 	counts  map[string]int
 	changed chan struct{}
-	Context kmsapi.EvidenceContext // of the last release
 }
 
 // New starts a KMS that admits the machine hw, on listen (an IP, "" is loopback).
@@ -215,14 +214,51 @@ func (k *KMS) release(spki []byte, q kmsapi.ReleaseRequest) (r kmsapi.Release, e
 		return r, err
 	}
 	r.Lease = k.lease("lease-" + keyHash(spki)[:8])
+	var ec kmsapi.EvidenceContext
+	if err := json.Unmarshal(q.Context, &ec); err != nil {
+		return r, err
+	}
+	if r.Ticket, err = k.ticket(c.AppID, c.InstanceID, ec.WireGuardKey); err != nil {
+		return r, err
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.leases[r.Lease.ID], k.apps[r.Lease.ID] = keyHash(spki), c.AppID
-	if err := json.Unmarshal(q.Context, &k.Context); err != nil {
-		return r, err
-	}
 	r.Certificates, err = k.certify(c.AppID, spki)
 	return r, err
+}
+
+// ticket is for a guest's WireGuard key; no key, no ticket.
+func (k *KMS) ticket(app cvm.AppID, inst cvm.InstanceID, wireguard []byte) ([]byte, error) {
+	if len(wireguard) == 0 {
+		return nil, nil
+	}
+	key, err := k.Root.TicketKey()
+	if err != nil {
+		return nil, err
+	}
+	at := time.Now().UTC()
+	return kmsapi.SignTicket(key, kmsapi.RouteTicket{AppID: app, InstanceID: inst, WireGuardKey: wireguard, Simulated: true, IssuedAt: at, Expires: at.Add(k.TTL)})
+}
+
+// Certify issues a server certificate for an app, as SignCert does.
+func (k *KMS) Certify(t testing.TB, app cvm.AppID) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	must(t, err)
+	tmpl := template("gateway")
+	tmpl.ServerAuth = true
+	chain, err := k.issue(app, spki, tmpl)
+	must(t, err)
+	c := tls.Certificate{PrivateKey: key}
+	for _, p := range chain {
+		certs, err := ratls.ParsePEM(p)
+		must(t, err)
+		c.Certificate = append(c.Certificate, certs[0].Raw)
+	}
+	return c
 }
 
 func (k *KMS) lease(id string) kmsapi.Lease {
@@ -246,7 +282,11 @@ func (k *KMS) renew(spki []byte, q kmsapi.RenewRequest) (r kmsapi.Renewal, err e
 	if err != nil {
 		return r, err
 	}
-	if _, err := k.verify(q.Attestation, kmsapi.ReportDataRenew(q.Nonce, spki, q.LeaseID), claim.PhaseRunning); err != nil {
+	c, err := k.verify(q.Attestation, kmsapi.ReportDataRenew(q.Nonce, spki, q.LeaseID), claim.PhaseRunning)
+	if err != nil {
+		return r, err
+	}
+	if r.Ticket, err = k.ticket(app, c.InstanceID, q.WireGuardKey); err != nil {
 		return r, err
 	}
 	r.Lease = k.lease(q.LeaseID)
