@@ -547,9 +547,28 @@ func TestGuestCannotLie(t *testing.T) {
 			t.Errorf("instance.info %s: %v", p, err)
 		}
 	}
-	// After a stop was asked for, "ready" does not make it running.
+}
+
+func TestReadyAfterAStopDoesNotCount(t *testing.T) {
+	asked, release := make(chan struct{}), make(chan struct{})
+	d := dry.New(dry.Config{Guest: func(machine.Machine) http.Handler {
+		return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(asked); <-release })
+	}})
+	n := newNode(t, d, func(c *Config) { c.StopGrace = Duration(20 * time.Second) })
+	ctx := t.Context()
+	n.must(n.c.Put(ctx, spec()))
+	n.must(n.c.Start(ctx, vmID))
+	n.waitState(vmmapi.StateRunning)
 	n.must(n.c.Stop(ctx, vmID))
-	_ = d.Say(ctx, vmID, guestapi.Notify{Event: "ready"})
+	<-asked
+	if err := d.Say(ctx, vmID, guestapi.Notify{Event: "ready"}); err != nil {
+		t.Fatal(err)
+	}
+	if vm, err := n.c.Get(ctx, vmID); err != nil || vm.State != vmmapi.StateStopping {
+		t.Fatalf("a guest that is being stopped says ready: %s, %v", vm.State, err)
+	}
+	d.Crash(vmID, machine.Exit{})
+	close(release)
 	n.waitState(vmmapi.StateStopped)
 }
 

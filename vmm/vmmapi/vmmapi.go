@@ -28,7 +28,9 @@ import (
 //	GET    /v1/vms/{id}/guest/evidence?nonce=hex -> guestapi.Evidence
 const PathVMs = "/v1/vms/"
 
-// States of a VM.
+// States of a VM. While another try is planned after a failure the state is
+// starting, with Error set and BootProgress saying when; failed is final until
+// someone acts (start, restart, or a new app followed by either).
 const (
 	StateCreated  = "created" // defined, never started
 	StateStarting = "starting"
