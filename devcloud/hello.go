@@ -62,3 +62,8 @@ func (c *Cloud) appURL(ctx context.Context, name string) (string, error) {
 	}
 	return "", fmt.Errorf("no machine is called %q", name)
 }
+
+// PrepareHello is prepareHello for callers without a progress display.
+func (c *Cloud) PrepareHello(ctx context.Context) error {
+	return c.prepareHello(ctx, func(string, ...any) {})
+}

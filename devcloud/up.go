@@ -88,7 +88,7 @@ func (c *Cloud) whatNext() {
 	dir := c.state.Dir
 	rows := [][2]string{
 		{"deploy your own", "phala deploy -c docker-compose.yml -n myapp -e SECRET=x"},
-		{"see it", "phala cvms list    phala ps hello    phala logs hello -f"},
+		{"see it", "phala cvms list    phala ps --cvm-id hello    phala logs --cvm-id hello -f"},
 		{"verify it", "phala verify hello --html report.html"},
 		{"curl it", "curl --cacert " + c.CACert() + " " + c.helloURL},
 		{"trust the CA", "phala trust install"},
