@@ -418,9 +418,9 @@ func TestComposeUpdate(t *testing.T) {
 
 func TestBootErrorIsShown(t *testing.T) {
 	w := newWorld(t, nil)
-	w.vmm.boot = func(vmmapi.VM) *vmmapi.VMError {
+	w.vmm.setBoot(func(vmmapi.VM) *vmmapi.VMError {
 		return &vmmapi.VMError{Reason: "governance-denied", Message: "compose hash not allowed", Stage: "4 keys", Fix: "register it"}
-	}
+	})
 	vm, done := w.deploy("my-app", 1, nil)
 	if done.Status != cloudapi.StatusFailed || done.Error == nil || done.Error.Reason != "governance-denied" || done.Error.Stage != "4 keys" || done.Error.Fix != "register it" {
 		t.Fatalf("done: %+v", done)
@@ -430,9 +430,7 @@ func TestBootErrorIsShown(t *testing.T) {
 		t.Errorf("detail: %+v, %v", d.Error, err)
 	}
 	// Starting it again clears the error.
-	w.vmm.mu.Lock()
-	w.vmm.boot = nil
-	w.vmm.mu.Unlock()
+	w.vmm.setBoot(nil)
 	v, err := w.c.Start(t.Context(), "my-app")
 	if err != nil {
 		t.Fatal(err)
@@ -594,15 +592,15 @@ func TestGuestReads(t *testing.T) {
 }
 
 func TestTrustProfile(t *testing.T) {
-	path := t.TempDir() + "/trust.json"
+	path := t.TempDir() + "/trust.toml"
 	w := newWorld(t, func(c *api.Config) { c.TrustProfile = path })
 	if _, err := w.c.TrustProfile(t.Context()); cvm.CodeOf(err) != cvm.NotFound {
 		t.Errorf("before it exists: %v", err)
 	}
-	if err := os.WriteFile(path, []byte(`{"chain_id":31337}`), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("chain_id = 31337\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := (&cloudapi.Client{Base: w.c.Base}).TrustProfile(t.Context()); err != nil || strings.TrimSpace(string(b)) != `{"chain_id":31337}` {
+	if b, err := (&cloudapi.Client{Base: w.c.Base}).TrustProfile(t.Context()); err != nil || string(b) != "chain_id = 31337\n" {
 		t.Errorf("%s, %v", b, err)
 	}
 }

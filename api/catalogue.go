@@ -3,11 +3,12 @@ package api
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/scheduler"
@@ -290,7 +291,8 @@ func (s *Server) onChain(ctx context.Context, in *chainInput) (out cloudapi.OnCh
 	return cloudapi.OnChain{ChainName: c.Name, ChainID: c.ID, RPCURL: c.RPCURL, Contracts: []cloudapi.OnChainContract{contract}}, nil
 }
 
-func (s *Server) trustProfile(context.Context, *none) (any, error) {
+// trustProfile is the file as it is: its bytes are what people compare.
+func (s *Server) trustProfile(context.Context, *struct{}) (*huma.StreamResponse, error) {
 	if s.cfg.TrustProfile == "" {
 		return nil, text(http.StatusNotFound, "this cloud serves no trust profile")
 	}
@@ -298,9 +300,12 @@ func (s *Server) trustProfile(context.Context, *none) (any, error) {
 	if err != nil {
 		return nil, text(http.StatusNotFound, "the trust profile is not there yet")
 	}
-	var v json.RawMessage
-	if err := json.Unmarshal(b, &v); err != nil {
-		return nil, cvm.Errorf(cvm.Internal, "trust profile %s: %w", s.cfg.TrustProfile, err)
-	}
-	return v, nil
+	return &huma.StreamResponse{Body: func(hc huma.Context) {
+		kind := "text/plain; charset=utf-8"
+		if strings.HasSuffix(s.cfg.TrustProfile, ".json") {
+			kind = "application/json"
+		}
+		hc.SetHeader("Content-Type", kind)
+		_, _ = hc.BodyWriter().Write(b)
+	}}, nil
 }

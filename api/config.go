@@ -26,7 +26,7 @@ type Config struct {
 	// AdminKeyFile receives the first admin key (mode 0600) when the file does not
 	// exist yet. Empty: no file; call NewAdminKey.
 	AdminKeyFile string `toml:"admin_key_file"`
-	// TrustProfile is the JSON file that GET /trust-profile serves.
+	// TrustProfile is the file that GET /trust-profile serves, as it is.
 	TrustProfile string `toml:"trust_profile"`
 	// Image is the guest image of CVMs that name none; "" is each node's default.
 	Image string `toml:"image"`

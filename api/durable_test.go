@@ -156,7 +156,7 @@ func updateTo128(w *world) error {
 func TestGracefulRestartGoesOn(t *testing.T) {
 	w := newWorld(t, nil)
 	release := make(chan struct{})
-	w.vmm.boot = func(vmmapi.VM) *vmmapi.VMError { <-release; return nil }
+	w.vmm.setBoot(func(vmmapi.VM) *vmmapi.VMError { <-release; return nil })
 	vm := w.commit("my-app", 1, nil)
 	w.until("the VM starts", func() bool { return w.vmm.count("POST start") == 1 })
 	w.stop()
@@ -208,7 +208,7 @@ func TestOrderAndOvertaking(t *testing.T) {
 	w := newWorld(t, nil)
 	ctx := t.Context()
 	release := make(chan struct{})
-	w.vmm.boot = func(vmmapi.VM) *vmmapi.VMError { <-release; return nil }
+	w.vmm.setBoot(func(vmmapi.VM) *vmmapi.VMError { <-release; return nil })
 	t.Cleanup(func() { w.vmm.wg.Wait() })
 	vm := w.commit("my-app", 1, nil)
 	w.until("the VM starts", func() bool { return w.vmm.count("POST start") == 1 })

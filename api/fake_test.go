@@ -37,7 +37,7 @@ type fakeVMM struct {
 	events map[string][]vmmapi.Event
 	calls  []string
 	down   atomic.Bool
-	// boots decides how a boot ends; nil runs at once. It may block.
+	// boot decides how a boot ends; nil runs at once. It may block.
 	boot func(vm vmmapi.VM) *vmmapi.VMError
 	// after runs when a call took effect and before its answer goes out.
 	after func(call string)
@@ -61,6 +61,12 @@ func (f *fakeVMM) count(prefix string) (n int) {
 	return n
 }
 
+func (f *fakeVMM) setBoot(boot func(vmmapi.VM) *vmmapi.VMError) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.boot = boot
+}
+
 func (f *fakeVMM) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.down.Load() {
 		panic(http.ErrAbortHandler)
@@ -70,8 +76,11 @@ func (f *fakeVMM) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v, err := f.route(w, r)
-	if f.after != nil && r.Method != http.MethodGet {
-		f.after(r.Method + " " + r.URL.Path)
+	f.mu.Lock()
+	after := f.after
+	f.mu.Unlock()
+	if after != nil && r.Method != http.MethodGet {
+		after(r.Method + " " + r.URL.Path)
 	}
 	if err != nil {
 		rpc.WriteError(w, err)
@@ -112,7 +121,7 @@ func (f *fakeVMM) route(w http.ResponseWriter, r *http.Request) (any, error) {
 		if f.vms[id] == nil {
 			f.vms[id] = &vmmapi.VM{Spec: s, State: vmmapi.StateCreated, Desired: vmmapi.StateStopped}
 		}
-		return f.vms[id], nil
+		return *f.vms[id], nil
 	}
 	vm := f.vms[id]
 	if vm == nil {
@@ -127,7 +136,8 @@ func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, act
 	case "GET events":
 		return append([]vmmapi.Event{}, f.events[vm.Spec.ID]...), nil
 	case "PUT app":
-		return vm, rpc.Decode(w, r, &vm.Spec.App)
+		err := rpc.Decode(w, r, &vm.Spec.App)
+		return *vm, err
 	case "POST start", "POST restart":
 		vm.State, vm.Desired, vm.Error = vmmapi.StateStarting, vmmapi.StateRunning, nil
 		vm.Boots++
@@ -145,17 +155,19 @@ func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, act
 	default:
 		return nil, cvm.Errorf(cvm.NotFound, "no route")
 	}
-	return vm, nil
+	return *vm, nil
 }
 
 func (f *fakeVMM) run(vm vmmapi.VM) {
 	defer f.wg.Done()
 	var fail *vmmapi.VMError
-	if f.boot != nil {
-		fail = f.boot(vm)
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if boot := f.boot; boot != nil {
+		f.mu.Unlock()
+		fail = boot(vm)
+		f.mu.Lock()
+	}
 	now := f.vms[vm.Spec.ID]
 	if now == nil || now.Boots != vm.Boots || now.Desired != vmmapi.StateRunning {
 		return

@@ -147,7 +147,12 @@ func (s *Server) catalogueRoutes(api huma.API) {
 	register(s, api, op{method: "GET", path: "/kms/{kms}/info", summary: "One KMS, inspected now"}, s.kmsInfo)
 	register(s, api, op{method: "GET", path: "/kms/{kms}/pubkey/{app_id}", summary: "An app's environment key, signed by the KMS"}, s.envKey)
 	register(s, api, op{method: "GET", path: "/kms/on-chain/{chain}", summary: "The chain and its contracts"}, s.onChain)
-	register(s, api, op{method: "GET", path: "/trust-profile", summary: "What a verifier pins (compare it with a copy from elsewhere)", public: true}, s.trustProfile)
+	trust := op{method: "GET", path: "/trust-profile"}
+	huma.Register(api, huma.Operation{
+		OperationID: operationID(trust), Method: trust.method, Path: cloudapi.Prefix + trust.path, Tags: []string{"trust-profile"},
+		Summary: "What a verifier pins, as the file that phala verify --trust reads (compare it with a copy from elsewhere)", Metadata: map[string]any{public: true},
+		Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{"text/plain": {}}}},
+	}, s.trustProfile)
 }
 
 func (s *Server) cvmRoutes(api huma.API) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+
+	"github.com/confidential-cloud/phala/cvm"
 )
 
 // Me asks who the key belongs to.
@@ -49,10 +51,20 @@ func (c *Client) OnChain(ctx context.Context, chain string) (out OnChain, err er
 	return out, c.Do(ctx, "GET", "/kms/on-chain/"+seg(chain), nil, &out)
 }
 
-// TrustProfile fetches the cloud's trust profile as JSON. It comes from the party
-// that is to be checked: compare it with one obtained another way before relying on it.
-func (c *Client) TrustProfile(ctx context.Context) (out json.RawMessage, err error) {
-	return out, c.Do(ctx, "GET", "/trust-profile", nil, &out)
+// TrustProfile fetches the cloud's trust profile: the bytes of the file that phala
+// verify --trust reads. It comes from the party that is to be checked: compare it
+// with one obtained another way before relying on it.
+func (c *Client) TrustProfile(ctx context.Context) ([]byte, error) {
+	rc, err := c.Stream(ctx, "GET", "/trust-profile", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	b, err := io.ReadAll(io.LimitReader(rc, maxBody))
+	if err != nil {
+		return nil, cvm.Errorf(cvm.Unavailable, "reading the trust profile: %w", err)
+	}
+	return b, nil
 }
 
 // Provision asks for the exact app-compose and where it would run.
