@@ -75,6 +75,7 @@ func quoteRefusals() []refusal {
 		{"11 v5 body type and size disagree", func(s *scene) { s.cfg.QuoteVersion = 5 }, func(s *scene) { s.ev.Quote[48] = 2 }, false, parse},
 		{"11 v5 unknown body type", func(s *scene) { s.cfg.QuoteVersion = 5 }, func(s *scene) { s.ev.Quote[48] = 4 }, false, parse},
 		{"12 padding not zero", nil, func(s *scene) { s.ev.Quote = append(s.ev.Quote, 0, 0, 1) }, false, parse},
+		{"12 reserved header bytes set", nil, quoteByte(8), false, parse},
 		{"13 all-zero signature", nil, func(s *scene) { clear(s.ev.Quote[sigData : sigData+64]) }, false, []string{claim.QuoteSignature}},
 		{"14 attestation key replaced", nil, func(s *scene) { resign(s) }, false, []string{claim.QuoteKey}},
 		{"15 attestation key off curve", nil, quoteByte(sigData + 64), false, []string{claim.QuoteKey, claim.QuoteSignature}},
@@ -142,6 +143,7 @@ func vendorRefusals() []refusal {
 			}
 		}, true, []string{claim.CRLFresh, claim.CollateralChain}},
 		{"20 TCB info signed by the CA", faults(simtee.Faults{SignedByCA: true}), nil, true, []string{claim.CollateralChain}},
+		{"20 signed by another leaf of the root", faults(simtee.Faults{SignerName: "Intel SGX Something"}), nil, true, []string{claim.CollateralChain}},
 		{"21 revoked PCK", faults(simtee.Faults{RevokePCK: true}), nil, true, []string{claim.CRLRevoked}},
 		{"21 revoked CA", faults(simtee.Faults{RevokeCA: true}), nil, true, []string{claim.CRLRevoked}},
 		{"21 revoked TCB signer", faults(simtee.Faults{RevokeTCB: true}), nil, true, []string{claim.CRLRevoked}},

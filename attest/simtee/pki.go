@@ -87,6 +87,10 @@ func (h *Hardware) makePKI() error {
 	if err != nil {
 		return err
 	}
+	signer := h.cfg.Faults.SignerName
+	if signer == "" {
+		signer = "Intel SGX TCB Signing"
+	}
 	caUsage := x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	for _, c := range []struct {
 		name, issuer, cn string
@@ -94,7 +98,7 @@ func (h *Hardware) makePKI() error {
 	}{
 		{certRoot, certRoot, "Intel SGX Root CA", x509.Certificate{IsCA: true, MaxPathLen: 1, KeyUsage: caUsage}},
 		{certCA, certRoot, "Intel SGX PCK Platform CA", x509.Certificate{IsCA: true, MaxPathLen: 0, MaxPathLenZero: true, KeyUsage: caUsage}},
-		{certTCB, certRoot, "Intel SGX TCB Signing", x509.Certificate{KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment}},
+		{certTCB, certRoot, signer, x509.Certificate{KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment}},
 		{certPCK, certCA, "Intel SGX PCK Certificate", x509.Certificate{
 			KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment, ExtraExtensions: []pkix.Extension{sgx}}},
 	} {

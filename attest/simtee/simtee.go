@@ -62,8 +62,9 @@ type Faults struct {
 	SeamAttribute uint64   // quotes name these SEAMATTRIBUTES
 	ModuleMajor   byte     // quotes name this TDX module; 0: the listed one
 
-	// The quoting enclave's faults are read by New only.
-	QE QEFault
+	// Read by New only:
+	QE         QEFault // the quoting enclave's fault
+	SignerName string  // common name of the TCB signing certificate; "" is Intel's
 }
 
 // QEFault is what is wrong with the quoting enclave; its report is genuinely signed.
