@@ -125,6 +125,9 @@ func (m *Machine) bootstrap(c Command) (Result, error) {
 		return Result{}, err
 	}
 	b.Member.JoinLeaf = n
+	if b.Epoch.Wrapped == nil {
+		b.Epoch.Wrapped = map[string][]byte{}
+	}
 	m.st.Origin = b.Origin
 	m.st.Epochs = []Epoch{b.Epoch}
 	m.st.Members[b.Member.ID] = b.Member
