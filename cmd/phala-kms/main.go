@@ -14,14 +14,17 @@ import (
 )
 
 func main() {
-	path := flag.String("c", "/etc/phala/kms.toml", "config `file` (TOML)")
+	var path string
+	const usage = "config `file` (TOML, see kms.File)"
+	flag.StringVar(&path, "config", "/etc/phala/kms.toml", usage)
+	flag.StringVar(&path, "c", "/etc/phala/kms.toml", usage)
 	expect := flag.Bool("expected-mr", false, "print the mr_aggregated to allow for this config's members, and exit")
 	flag.Parse()
-	run.Main(func(ctx context.Context) error { return serve(ctx, *path, *expect) })
+	run.Main(func(ctx context.Context) error { return serve(ctx, path, *expect) })
 }
 
 func serve(ctx context.Context, path string, expect bool) error {
-	c := defaults()
+	c := kms.DefaultFile()
 	if err := config.Load(path, &c); err != nil {
 		return err
 	}
@@ -32,7 +35,7 @@ func serve(ctx context.Context, path string, expect bool) error {
 	}
 	c.KMS.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	var err error
-	if c.KMS.Authority, err = c.Governance.open(ctx, c.KMS); err != nil {
+	if c.KMS.Authority, err = authority(ctx, c); err != nil {
 		return fmt.Errorf("governance: %w", err)
 	}
 	m, err := kms.New(c.KMS)
