@@ -352,6 +352,39 @@ func TestHeightsNeverGoBack(t *testing.T) {
 	}
 }
 
+// Decisions that are read at the same time, while the chain moves, do not take
+// each other's newer view for a chain that went back.
+func TestConcurrentDecisions(t *testing.T) {
+	c := newCloud(t)
+	cfg := c.config()
+	cfg.Now = time.Now
+	cfg.MaxStaleness = time.Hour
+	r, err := NewWith(cfg, c.rpc(), c.rpc())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The simulated chain's clock runs ahead of ours, a second per block.
+	h, err := c.rpc().HeaderByNumber(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.now = func() time.Time { return time.Unix(int64(h.Time), 0).Add(10 * time.Minute) }
+	c.mining(func() {
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 10 {
+					if d, err := r.AuthorizeApp(t.Context(), c.request()); err != nil || !d.Allowed {
+						t.Errorf("%+v, %v", d, err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
 func TestDecisionAt(t *testing.T) {
 	c := newCloud(t)
 	r := c.reader()

@@ -33,6 +33,9 @@ func (r *Reader) view(ctx context.Context) (v governance.View, head, final *type
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	seen := r.now() // before the first question: the answer is at least this old
+	// The view must not be behind what was known when it was begun. Views that are
+	// read at the same time may end in any order.
+	high := r.HighWater()
 	all, err := r.tips(ctx)
 	if err != nil {
 		return v, nil, nil, err
@@ -48,7 +51,7 @@ func (r *Reader) view(ctx context.Context) (v governance.View, head, final *type
 	if err = r.checkTime(v); err != nil {
 		return v, nil, nil, err
 	}
-	return v, head, final, r.advance(ctx, v)
+	return v, head, final, r.advance(ctx, v, high)
 }
 
 // tips asks every endpoint for its chain id, head and final block.
@@ -64,12 +67,13 @@ func (r *Reader) tips(ctx context.Context) ([]tips, error) {
 			if !id.IsUint64() || id.Uint64() != r.cfg.ChainID {
 				return refused(ReasonDisagrees, "%s is on chain %s, not %d", e.name, id, r.cfg.ChainID)
 			}
-			if all[i].head, err = header(ctx, e, nil); err != nil {
-				return err
-			}
+			// The final block first: it cannot be ahead of a head that is read later.
 			if r.final.tag != 0 {
-				all[i].final, err = header(ctx, e, big.NewInt(r.final.tag))
+				if all[i].final, err = header(ctx, e, big.NewInt(r.final.tag)); err != nil {
+					return err
+				}
 			}
+			all[i].head, err = header(ctx, e, nil)
 			return err
 		})
 	}
@@ -188,8 +192,7 @@ func (r *Reader) checkTime(v governance.View) error {
 
 // advance holds the view against the high-water mark and raises it. The old final
 // block must still be on the chain.
-func (r *Reader) advance(ctx context.Context, v governance.View) error {
-	high := r.HighWater()
+func (r *Reader) advance(ctx context.Context, v governance.View, high HighWater) error {
 	if err := notBehind(v, high, r.cfg.HeadSlack); err != nil {
 		return err
 	}
