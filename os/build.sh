@@ -60,7 +60,7 @@ if [ ! -s "$base" ]; then
 		# checked by Debian's archive keys.
 		docker run --rm --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
 			-e SOURCE_DATE_EPOCH -v "$here:/os:ro" -v "$cache:/cache" debian:trixie-slim \
-			sh -c 'apt-get update -q && apt-get install -qy --no-install-recommends mmdebstrap && sh /os/rootfs.sh /os/packages "/cache/$1"' sh "$(basename "$tmp")" ||
+			sh -c 'apt-get update -qq && apt-get install -qqy --no-install-recommends mmdebstrap && sh /os/rootfs.sh /os/packages "/cache/$1"' sh "$(basename "$tmp")" ||
 			fail "building inside a container failed; install mmdebstrap on this machine: apt-get install mmdebstrap"
 	else
 		fail "needs mmdebstrap or a running Docker engine; on Debian and Ubuntu: apt-get install mmdebstrap"

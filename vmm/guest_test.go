@@ -78,7 +78,7 @@ func TestRealGuest(t *testing.T) {
 	s.KMSURLs = nil
 	s.Resources.MemoryMiB = 1024
 	t.Cleanup(func() {
-		if err := driver.Remove(context.Background(), s.ID, false); err != nil {
+		if err := container.Purge(context.Background(), net0, "vmm-guest-test-", []string{s.ID}); err != nil {
 			t.Error(err)
 		}
 	})
