@@ -6,6 +6,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -34,9 +35,17 @@ func (n *Net) Forward(dial func(port uint16) (net.Conn, error)) error {
 		return cvm.Errorf(cvm.Conflict, "tunnel: Forward was called before")
 	}
 	n.forward = true
-	f := tcp.NewForwarder(n.tun.stack, 0, maxHalfOpen, func(r *tcp.ForwarderRequest) { n.accept(r, dial) })
-	n.tun.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, f.HandlePacket)
+	n.dialer.Store(&dial)
 	return nil
+}
+
+// install puts the forwarder into the stack: before the first packet, because the
+// stack reads its handler without a lock. Until Forward every port is closed.
+func (n *Net) install() {
+	f := tcp.NewForwarder(n.tun.stack, 0, maxHalfOpen, func(r *tcp.ForwarderRequest) { n.accept(r, *n.dialer.Load()) })
+	n.tun.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, p *stack.PacketBuffer) bool {
+		return n.dialer.Load() != nil && f.HandlePacket(id, p)
+	})
 }
 
 func (n *Net) accept(r *tcp.ForwarderRequest, dial func(port uint16) (net.Conn, error)) {

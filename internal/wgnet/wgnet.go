@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/device"
@@ -68,6 +69,8 @@ type Net struct {
 	tun   *tunDevice
 	bind  *bind
 	conns sync.WaitGroup // forwarded streams
+	// dialer is Forward's function; nil: every port is closed.
+	dialer atomic.Pointer[func(port uint16) (net.Conn, error)]
 
 	mu      sync.Mutex
 	peers   map[device.NoisePublicKey]Peer
@@ -121,6 +124,7 @@ func New(c Config) (*Net, error) {
 		peers: map[device.NoisePublicKey]Peer{},
 		live:  map[net.Conn]struct{}{},
 	}
+	n.install()
 	n.dev = device.NewDevice(t, b, &device.Logger{
 		Verbosef: device.DiscardLogf,
 		Errorf:   func(f string, a ...any) { c.Log.Warn("wireguard", "err", fmt.Sprintf(f, a...)) },
