@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"github.com/confidential-cloud/phala/cli"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/devcloud/chain"
+	"github.com/confidential-cloud/phala/gateway/gatewayapi"
 	"github.com/confidential-cloud/phala/governance/ethereum"
 	"github.com/confidential-cloud/phala/internal/profile"
 	"github.com/confidential-cloud/phala/internal/wallet"
@@ -211,6 +213,20 @@ func TestDeployAndUpdate(t *testing.T) {
 		t.Errorf("environment %v, counter %d", len(env), n)
 	}
 
+	err := filepath.WalkDir(b.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if bytes.Contains(text, []byte(secretValue)) {
+			t.Errorf("%s holds the secret", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
 	if r := b.works("deploy", "-n", "hello", "--json"); r.json["action"] != "unchanged" {
 		t.Errorf("the same again: %s", r.out)
 	}
@@ -330,8 +346,11 @@ func TestDeployWaitsForTheURL(t *testing.T) {
 	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sni.Store(r.TLS.ServerName)
 		if asked.Add(1) < 3 {
+			w.Header().Set(gatewayapi.HeaderReason, "no-route")
 			w.WriteHeader(http.StatusBadGateway)
+			return
 		}
+		w.WriteHeader(http.StatusServiceUnavailable) // the app's own answer counts
 	}))
 	app.StartTLS()
 	t.Cleanup(app.Close)
@@ -357,6 +376,48 @@ func TestDeployWaitsForTheURL(t *testing.T) {
 	}
 	if r.out != b.cloud.url+"\n" || !strings.Contains(r.stderr, "phala verify "+b.cloud.url) {
 		t.Errorf("stdout %q\n%s", r.out, r.stderr)
+	}
+}
+
+func TestOneCVM(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.write("app.env", "# a comment\nexport SECRET = 'quoted # not a comment'\n\nSECRET=\"later wins\"\n")
+	b.works("deploy", "-n", "hello", "-e", "app.env", "--no-wait")
+	if env, _ := b.env("hello"); env["SECRET"] != "later wins" || len(env) != 1 {
+		t.Errorf("environment %v", env)
+	}
+	for _, c := range []struct{ args, want string }{
+		{"ps hello", "app-web-1"},
+		{"logs web -n 5 -f --cvm-id hello", "container=web tail=5 follow=true\n"},
+		{"cvms logs hello -c db", "container=db tail= follow=\n"},
+		{"logs --serial --cvm-id hello", "console of hello\n"},
+		{"cvms get hello", "encrypted, signed by the owner (counter 1)"},
+		{"cvms get hello", "SIMULATED TEE"},
+		{"cvms list --search ell", "hello"},
+		{"cvms stop hello", "hello stopped\n"},
+		{"cvms start hello", "hello running\n"},
+		{"cvms restart hello --json", "\"status\": \"running\""},
+	} {
+		if r := b.works(strings.Fields(c.args)...); !strings.Contains(r.out, c.want) {
+			t.Errorf("phala %s: %q is missing in\n%s", c.args, c.want, r.out)
+		}
+	}
+	b.works("cvms", "stop", "hello")
+	if r := b.phala("ps", "hello"); r.code != cli.ExitConflict || !strings.Contains(r.stderr, "the CVM is stopped") {
+		t.Errorf("ps of a stopped CVM: %d %s", r.code, r.stderr)
+	}
+	// encrypt prints what only the app can open
+	r := b.works("envs", "encrypt", "hello", "-e", "SECRET="+secretValue)
+	blob, err := hex.DecodeString(strings.TrimSpace(r.out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.cloud.cvms["hello"].env = blob
+	app, _ := cvm.ParseAppID(b.cloud.cvms["hello"].app)
+	priv, _ := b.cloud.root.EnvKey(app)
+	if vars, err := keys.DecryptEnv(priv, blob); err != nil || vars[0].Value != secretValue {
+		t.Errorf("envs encrypt: %v", err)
 	}
 }
 

@@ -251,7 +251,7 @@ func (a *app) finishDeploy(ctx context.Context, j *job, p *plan, out deployed, r
 		out.URLs = append(out.URLs, e.App)
 	}
 	// An untouched CVM may still be on its way up (its host just started).
-	coming := seq >= 0 || v.Status != cloudapi.StatusStopped
+	coming := v.Status != cloudapi.StatusStopped
 	if coming && !j.f.noWait && len(out.URLs) > 0 {
 		if err := a.waitURL(ctx, j, p.trust, out.URLs[0]); err != nil {
 			return err

@@ -241,6 +241,13 @@ func (f *fakeCloud) one(w http.ResponseWriter, r *http.Request, id, rest string)
 			c.status = "running"
 		}
 		answer(w, 200, cloudapi.VM{Name: name, Status: "starting", AppID: c.app, VMUUID: ptr(uuidOf(name))})
+	case "GET logs":
+		fmt.Fprintf(w, "container=%s tail=%s follow=%s\n", r.URL.Query().Get("container"), r.URL.Query().Get("tail"), r.URL.Query().Get("follow"))
+	case "GET serial-logs":
+		fmt.Fprintln(w, "console of", name)
+	case "GET composition":
+		answer(w, 200, cloudapi.Composition{IsOnline: c.status == cloudapi.StatusRunning, Error: ptr("the CVM is " + c.status),
+			Containers: []cloudapi.Container{{Names: []string{"/app-web-1"}, Image: "web", State: "running", Status: "Up 2 minutes"}}})
 	case "GET events":
 		answer(w, 200, []cloudapi.Event{{Seq: 7}})
 	case "DELETE ":
