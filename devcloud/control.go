@@ -23,6 +23,9 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 	if c.cfg.Ports.Private != 0 {
 		conf.InsecureRegistries = []string{c.PrivateRegistry()}
 	}
+	// Volumes take what they hold, not what was asked for: a development machine may
+	// promise more disk than it has.
+	conf.Capacity.DiskMiB = 4 << 20
 	conf.StopOnExit = !c.cfg.Processes // a VMM that is killed alone leaves its machines running
 	conf.StopGrace = vmm.Duration(15 * time.Second)
 	log, err := c.logger("vmm")

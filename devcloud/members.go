@@ -79,7 +79,10 @@ func (c *Cloud) startMember(ctx context.Context, i int) error {
 		return fmt.Errorf("KMS member %s: %w", conf.ID, err)
 	}
 	s := service{
-		name: conf.ID, binary: "phala-kms", config: &conf, run: member.Run,
+		name: conf.ID, binary: "phala-kms", run: member.Run,
+		config: &kms.File{KMS: conf, Governance: kms.Governance{
+			RPCURLs: gov.RPCURLs, ChainID: gov.ChainID, KMSContract: gov.KMSContract,
+		}},
 		ready: func(ctx context.Context) error { return c.memberAnswers(ctx, i) },
 	}
 	// A cold start needs a quorum before any member answers: only the very first

@@ -87,7 +87,7 @@ func (c *Cloud) runProcess(ctx context.Context, s service, path string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, filepath.Join(c.cfg.BinDir, s.binary), "--config", path)
+	cmd := exec.CommandContext(ctx, filepath.Join(c.cfg.BinDir, s.binary), "-c", path)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second

@@ -143,7 +143,11 @@ func (l *link) run(ctx context.Context) error {
 }
 
 func (l *link) close() error {
-	return errors.Join(l.listener.Close(), l.raft.Close(), l.peer.Close())
+	err := l.listener.Close()
+	if errors.Is(err, net.ErrClosed) { // the end of serve's context closed it already
+		err = nil
+	}
+	return errors.Join(err, l.raft.Close(), l.peer.Close())
 }
 
 func (l *link) admit(ctx context.Context, raw net.Conn) {

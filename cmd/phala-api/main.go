@@ -1,8 +1,9 @@
-// Command phala-api is the cloud API as its own process: phala-api [config.toml].
+// Command phala-api is the cloud API as its own process: phala-api -c api.toml.
 package main
 
 import (
 	"context"
+	"flag"
 	"log/slog"
 	"os"
 
@@ -11,13 +12,13 @@ import (
 	"github.com/confidential-cloud/phala/internal/run"
 )
 
-func main() { run.Main(start) }
+func main() {
+	path := config.PathFlag(flag.CommandLine, "/etc/phala/api.toml")
+	flag.Parse()
+	run.Main(func(ctx context.Context) error { return start(ctx, *path) })
+}
 
-func start(ctx context.Context) error {
-	path := "/etc/phala/api.toml"
-	if len(os.Args) > 1 {
-		path = os.Args[1]
-	}
+func start(ctx context.Context, path string) error {
 	cfg := api.DefaultConfig()
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if err := config.Load(path, &cfg); err != nil {

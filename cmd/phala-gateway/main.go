@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"log/slog"
 	"os"
@@ -14,13 +13,10 @@ import (
 )
 
 func main() {
-	file := flag.String("c", "", "configuration file (TOML); see gateway.Config")
+	file := config.PathFlag(flag.CommandLine, "/etc/phala/gateway.toml")
 	debug := flag.Bool("debug", false, "log more")
 	flag.Parse()
 	run.Main(func(ctx context.Context) error {
-		if *file == "" {
-			return errors.New("-c FILE is missing")
-		}
 		c := gateway.Default()
 		if err := config.Load(*file, &c); err != nil {
 			return err

@@ -22,7 +22,7 @@ func main() {
 		}
 		os.Exit(code)
 	}
-	file := flag.String("config", "", "TOML file (default: the guest image's paths)")
+	file := config.PathFlag(flag.CommandLine, "") // "": the guest image's paths
 	dir := flag.String("simulator", "", "serve the fixture files of this directory and sockets beside them, without a TEE (development only)")
 	flag.Parse()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))

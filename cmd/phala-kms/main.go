@@ -14,13 +14,10 @@ import (
 )
 
 func main() {
-	var path string
-	const usage = "config `file` (TOML, see kms.File)"
-	flag.StringVar(&path, "config", "/etc/phala/kms.toml", usage)
-	flag.StringVar(&path, "c", "/etc/phala/kms.toml", usage)
+	path := config.PathFlag(flag.CommandLine, "/etc/phala/kms.toml")
 	expect := flag.Bool("expected-mr", false, "print the mr_aggregated to allow for this config's members, and exit")
 	flag.Parse()
-	run.Main(func(ctx context.Context) error { return serve(ctx, path, *expect) })
+	run.Main(func(ctx context.Context) error { return serve(ctx, *path, *expect) })
 }
 
 func serve(ctx context.Context, path string, expect bool) error {

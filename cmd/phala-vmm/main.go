@@ -7,12 +7,13 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/vmm"
 )
 
 func main() {
-	path := flag.String("c", "/etc/phala/vmm.toml", "configuration file")
+	path := config.PathFlag(flag.CommandLine, "/etc/phala/vmm.toml")
 	flag.Parse()
 	run.Main(func(ctx context.Context) error {
 		cfg, err := vmm.LoadConfig(*path)

@@ -6,6 +6,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"time"
@@ -66,3 +67,10 @@ func (d *Duration) UnmarshalText(b []byte) error {
 
 // MarshalText writes Go's duration syntax.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// PathFlag registers -c and -config, which every service takes.
+func PathFlag(fs *flag.FlagSet, def string) *string {
+	path := fs.String("config", def, "configuration `file` (TOML)")
+	fs.StringVar(path, "c", def, "configuration `file` (TOML)")
+	return path
+}

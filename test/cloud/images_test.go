@@ -62,11 +62,12 @@ func nodeImage(t *testing.T) v1.Image {
 		if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.Command("mmdebstrap", "--variant=minbase", "--include=nodejs", "trixie", base+".new").CombinedOutput()
+		fresh := strings.TrimSuffix(base, ".tar") + ".new.tar" // the name's end chooses the format
+		out, err := exec.Command("mmdebstrap", "--variant=minbase", "--include=nodejs", "trixie", fresh).CombinedOutput()
 		if err != nil {
 			t.Fatalf("mmdebstrap: %v\n%s", err, out)
 		}
-		if err := os.Rename(base+".new", base); err != nil {
+		if err := os.Rename(fresh, base); err != nil {
 			t.Fatal(err)
 		}
 	}
