@@ -2,6 +2,7 @@ module github.com/confidential-cloud/phala
 
 go 1.26.0
 
+// The newest versions of these three cannot be had from the module proxy used here.
 replace golang.org/x/exp => golang.org/x/exp v0.0.0-20250408133849-7e4ce0ab07d0
 
 replace github.com/Azure/go-ansiterm => github.com/Azure/go-ansiterm v0.0.0-20250102033503-faa5f7b0171c
@@ -9,46 +10,47 @@ replace github.com/Azure/go-ansiterm => github.com/Azure/go-ansiterm v0.0.0-2025
 replace github.com/google/pprof => github.com/google/pprof v0.0.0-20250403155104-27863c87afa6
 
 require (
-	github.com/caddyserver/certmagic v0.25.6
-	github.com/charmbracelet/huh v1.0.0
-	github.com/charmbracelet/lipgloss v1.1.0
-	github.com/compose-spec/compose-go/v2 v2.16.2
-	github.com/danielgtaylor/huma/v2 v2.37.2
-	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1
-	github.com/docker/docker v28.5.2+incompatible
-	github.com/ethereum/go-ethereum v1.16.9
-	github.com/fxamacker/cbor/v2 v2.9.0
-	github.com/go-chi/chi/v5 v5.5.0
-	github.com/golang-jwt/jwt/v5 v5.3.1
-	github.com/google/go-containerregistry v0.21.7
-	github.com/google/go-sev-guest v0.15.0
-	github.com/google/go-tdx-guest v0.3.2-0.20260305110651-91f9a52f36c7
-	github.com/google/uuid v1.6.0
-	github.com/hashicorp/raft v1.8.0
-	github.com/hashicorp/raft-wal v0.4.0
-	github.com/letsencrypt/pebble/v2 v2.10.1
-	github.com/mattn/go-isatty v0.0.24
-	github.com/mholt/acmez/v3 v3.1.7
-	github.com/miekg/dns v1.1.73
-	github.com/pelletier/go-toml/v2 v2.4.3
-	github.com/pressly/goose/v3 v3.29.0
-	github.com/prometheus/client_golang v1.24.1
-	github.com/riverqueue/river v0.31.0
-	github.com/riverqueue/river/riverdriver/riversqlite v0.31.0
-	github.com/rogpeppe/go-internal v1.14.1
-	github.com/spf13/cobra v1.10.2
-	github.com/vmihailenco/msgpack/v5 v5.3.5
-	go.etcd.io/bbolt v1.3.6
-	golang.org/x/crypto v0.58.0
-	golang.org/x/mod v0.42.0
-	golang.org/x/net v0.61.0
-	golang.org/x/sync v0.24.0
-	golang.org/x/sys v0.49.0
-	golang.org/x/term v0.47.0
-	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446
-	gopkg.in/yaml.v3 v3.0.1
-	gvisor.dev/gvisor v0.0.0-20250503011706-39ed1f5ac29c
-	modernc.org/sqlite v1.61.1
+	github.com/caddyserver/certmagic v0.25.6 // gateway/certs: certificates from ACME and their renewal
+	github.com/compose-spec/compose-go/v2 v2.16.2 // internal/composefile: the compose language as docker compose reads it
+	github.com/containerd/errdefs v1.0.0 // what the docker client's errors are
+	github.com/danielgtaylor/huma/v2 v2.37.2 // api: OpenAPI 3.1 and validation from Go types
+	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // keys: secp256k1 without cgo
+	github.com/docker/docker v28.5.2+incompatible // guest-agent/compose, vmm/container: the Docker engine's client
+	github.com/ethereum/go-ethereum v1.16.9 // governance/ethereum, internal/wallet, devcloud/chain; 1.17 pulls refused modules with beacon
+	github.com/fxamacker/cbor/v2 v2.9.0 // attest/measure: measurement.tdx.cbor
+	github.com/go-chi/chi/v5 v5.5.0 // HTTP routes of the services
+	github.com/google/go-containerregistry v0.21.7 // internal/registry: an OCI registry in the process
+	github.com/google/go-tdx-guest v0.3.2-0.20260305110651-91f9a52f36c7 // oracle for our verifier in tests (newest that is to be had)
+	github.com/google/uuid v1.6.0 // ids of machines and CVMs
+	github.com/hashicorp/go-hclog v1.6.3 // the logger hashicorp/raft wants
+	github.com/hashicorp/raft v1.8.0 // internal/replica: consensus of the KMS
+	github.com/hashicorp/raft-wal v0.4.0 // its durable log
+	github.com/letsencrypt/pebble/v2 v2.10.1 // tests: a real ACME server in the process
+	github.com/libdns/libdns v1.1.1 // gateway/certs: DNS-01 for certmagic
+	github.com/mattn/go-isatty v0.0.24 // cli: is this a terminal
+	github.com/miekg/dns v1.1.73 // gateway/certs: RFC 2136 updates
+	github.com/pelletier/go-toml/v2 v2.4.3 // internal/config: strict TOML with positions
+	github.com/pressly/goose/v3 v3.29.0 // api/store: migrations
+	github.com/prometheus/client_golang v1.24.1 // metrics
+	github.com/riverqueue/river v0.31.0 // api/jobs: durable jobs on the API's database
+	github.com/riverqueue/river/riverdriver/riversqlite v0.31.0 // the same, on SQLite (exists at 0.31.0 only)
+	github.com/riverqueue/river/rivertype v0.31.0 // the same, its types
+	github.com/rogpeppe/go-internal v1.14.1 // testscript for the CLI's tests
+	github.com/spf13/cobra v1.10.2 // command lines
+	github.com/vmihailenco/msgpack/v5 v5.3.5 // attest: evidence encoding V1; ratls: APP_INFO
+	go.uber.org/zap v1.28.0 // the logger certmagic wants
+	go.yaml.in/yaml/v4 v4.0.0-rc.4 // internal/composefile: positions (the parser compose-go uses)
+	golang.org/x/crypto v0.58.0 // keccak, HKDF, boxes
+	golang.org/x/mod v0.42.0 // ledger: Merkle trees and signed notes (sumdb)
+	golang.org/x/net v0.61.0 // HTTP/2 in tests, html
+	golang.org/x/sync v0.24.0 // errgroup, singleflight
+	golang.org/x/sys v0.49.0 // unix calls of guest agent and VMM
+	golang.org/x/term v0.47.0 // cli: passphrases, width
+	golang.org/x/time v0.9.0 // rate limits
+	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446 // internal/wgnet: WireGuard in userspace
+	gopkg.in/yaml.v3 v3.0.1 // templates, tests
+	gvisor.dev/gvisor v0.0.0-20250503011706-39ed1f5ac29c // internal/wgnet: its TCP/IP stack
+	modernc.org/sqlite v1.61.1 // internal/sqldb: SQLite without cgo
 )
 
 require (
@@ -58,21 +60,11 @@ require (
 	github.com/StackExchange/wmi v1.2.1 // indirect
 	github.com/VictoriaMetrics/fastcache v1.13.0 // indirect
 	github.com/armon/go-metrics v0.4.1 // indirect
-	github.com/atotto/clipboard v0.1.4 // indirect
-	github.com/aymanbagabas/go-osc52/v2 v2.0.1 // indirect
 	github.com/benbjohnson/immutable v0.4.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/bits-and-blooms/bitset v1.22.0 // indirect
 	github.com/caddyserver/zerossl v0.1.6 // indirect
-	github.com/catppuccin/go v0.3.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
-	github.com/charmbracelet/bubbles v0.21.1-0.20250623103423-23b8fd6302d7 // indirect
-	github.com/charmbracelet/bubbletea v1.3.6 // indirect
-	github.com/charmbracelet/colorprofile v0.2.3-0.20250311203215-f60798e515dc // indirect
-	github.com/charmbracelet/x/ansi v0.9.3 // indirect
-	github.com/charmbracelet/x/cellbuf v0.0.13 // indirect
-	github.com/charmbracelet/x/exp/strings v0.0.0-20240722160745-212f7b056ed0 // indirect
-	github.com/charmbracelet/x/term v0.2.1 // indirect
 	github.com/clipperhouse/uax29/v2 v2.7.0 // indirect
 	github.com/cockroachdb/errors v1.11.3 // indirect
 	github.com/cockroachdb/fifo v0.0.0-20240606204812-0bbfbd93a7ce // indirect
@@ -81,7 +73,6 @@ require (
 	github.com/cockroachdb/redact v1.1.5 // indirect
 	github.com/cockroachdb/tokenbucket v0.0.0-20230807174530-cc333fc44b06 // indirect
 	github.com/consensys/gnark-crypto v0.18.0 // indirect
-	github.com/containerd/errdefs v1.0.0 // indirect
 	github.com/containerd/errdefs/pkg v0.3.0 // indirect
 	github.com/coreos/etcd v3.3.27+incompatible // indirect
 	github.com/coreos/go-systemd v0.0.0-20191104093116-d3cd4ed1dbcf // indirect
@@ -99,7 +90,6 @@ require (
 	github.com/docker/go-units v0.5.0 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/emicklei/dot v1.6.2 // indirect
-	github.com/erikgeiser/coninput v0.0.0-20211004153227-1c3628e74d0f // indirect
 	github.com/ethereum/c-kzg-4844/v2 v2.1.5 // indirect
 	github.com/ethereum/go-bigmodexpfix v0.0.0-20250911101455-f9e208c548ab // indirect
 	github.com/ethereum/go-verkle v0.2.2 // indirect
@@ -118,11 +108,9 @@ require (
 	github.com/golang-jwt/jwt/v4 v4.5.2 // indirect
 	github.com/golang/snappy v1.0.0 // indirect
 	github.com/google/btree v1.1.2 // indirect
-	github.com/google/go-configfs-tsm v0.3.2 // indirect
 	github.com/google/logger v1.1.1 // indirect
 	github.com/gorilla/websocket v1.4.2 // indirect
 	github.com/hashicorp/go-bexpr v0.1.10 // indirect
-	github.com/hashicorp/go-hclog v1.6.3 // indirect
 	github.com/hashicorp/go-immutable-radix v1.3.1 // indirect
 	github.com/hashicorp/go-metrics v0.7.0 // indirect
 	github.com/hashicorp/go-msgpack/v2 v2.1.5 // indirect
@@ -142,24 +130,18 @@ require (
 	github.com/kr/pretty v0.3.1 // indirect
 	github.com/kr/text v0.2.0 // indirect
 	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
-	github.com/libdns/libdns v1.1.1 // indirect
-	github.com/lucasb-eyer/go-colorful v1.2.0 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
-	github.com/mattn/go-localereader v0.0.1 // indirect
 	github.com/mattn/go-runewidth v0.0.20 // indirect
 	github.com/mattn/go-shellwords v1.0.12 // indirect
 	github.com/mfridman/interpolate v0.0.2 // indirect
+	github.com/mholt/acmez/v3 v3.1.7 // indirect
 	github.com/minio/sha256-simd v1.0.0 // indirect
-	github.com/mitchellh/hashstructure/v2 v2.0.2 // indirect
 	github.com/mitchellh/mapstructure v1.4.1 // indirect
 	github.com/mitchellh/pointerstructure v1.2.0 // indirect
 	github.com/moby/docker-image-spec v1.3.1 // indirect
 	github.com/moby/sys/atomicwriter v0.1.0 // indirect
 	github.com/moby/term v0.5.2 // indirect
 	github.com/morikuni/aec v1.1.0 // indirect
-	github.com/muesli/ansi v0.0.0-20230316100256-276c6243b2f6 // indirect
-	github.com/muesli/cancelreader v0.2.2 // indirect
-	github.com/muesli/termenv v0.16.0 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect
 	github.com/olekukonko/tablewriter v0.0.5 // indirect
@@ -177,8 +159,6 @@ require (
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	github.com/riverqueue/river/riverdriver v0.31.0 // indirect
 	github.com/riverqueue/river/rivershared v0.31.0 // indirect
-	github.com/riverqueue/river/rivertype v0.31.0 // indirect
-	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/rs/cors v1.7.0 // indirect
 	github.com/russross/blackfriday/v2 v2.1.0 // indirect
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.1 // indirect
@@ -199,9 +179,9 @@ require (
 	github.com/vmihailenco/tagparser/v2 v2.0.0 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 	github.com/xhit/go-str2duration/v2 v2.1.0 // indirect
-	github.com/xo/terminfo v0.0.0-20220910002029-abceb7e1c41e // indirect
 	github.com/xrash/smetrics v0.0.0-20240521201337-686a1a2994c1 // indirect
 	github.com/zeebo/blake3 v0.2.4 // indirect
+	go.etcd.io/bbolt v1.3.6 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.72.0 // indirect
 	go.opentelemetry.io/otel v1.47.0 // indirect
@@ -211,13 +191,10 @@ require (
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.uber.org/goleak v1.3.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
-	go.uber.org/zap v1.28.0 // indirect
 	go.uber.org/zap/exp v0.3.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
-	go.yaml.in/yaml/v4 v4.0.0-rc.4 // indirect
 	golang.org/x/exp v0.0.0-20261011100332-faecfb24eb49 // indirect
 	golang.org/x/text v0.43.0 // indirect
-	golang.org/x/time v0.9.0 // indirect
 	golang.org/x/tools v0.52.0 // indirect
 	golang.zx2c4.com/wintun v0.0.0-20230126152724-0fa3db229ce2 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
