@@ -32,9 +32,15 @@ func preflight(ctx context.Context, cfg Config) error {
 			problems = append(problems, err)
 		}
 	}
+	problems = append(problems, preflightPorts(cfg))
+	return errors.Join(problems...)
+}
+
+func preflightPorts(cfg Config) error {
+	var problems []error
 	for _, p := range cfg.Ports.list() {
 		if err := portFree(p.addr); err != nil {
-			problems = append(problems, fmt.Errorf("port %s (%s) is taken: %w; stop what holds it (ss -ltnp shows it) or choose another with --config", p.addr, p.what, err))
+			problems = append(problems, fmt.Errorf("port %s (%s) is taken: %w; stop what holds it (ss -ltnp shows it), or move all ports with --port-base", p.addr, p.what, err))
 		}
 	}
 	return errors.Join(problems...)
