@@ -57,10 +57,10 @@ func Start(ctx context.Context, cfg Config) (*Cloud, error) {
 
 func (c *Cloud) begin(ctx context.Context) (err error) {
 	cfg := c.cfg
-	if err := c.out.Step("looking at this machine", func(func(string, ...any)) error { return preflight(ctx, cfg) }); err != nil {
+	if c.state, err = OpenState(cfg.StateDir); err != nil { // first: "already running" says more than "port taken"
 		return err
 	}
-	if c.state, err = OpenState(cfg.StateDir); err != nil {
+	if err := c.out.Step("looking at this machine", func(func(string, ...any)) error { return preflight(ctx, cfg) }); err != nil {
 		return err
 	}
 	if err := c.prepare(); err != nil {
