@@ -45,6 +45,7 @@ type edge struct {
 
 	mu     sync.Mutex
 	net    *wgnet.Net
+	runs   map[string]string // by gateway's WireGuard key: its GatewayRun when our session began
 	closed bool
 }
 
@@ -52,7 +53,7 @@ func newEdge(a *Agent, s *boot.State) *edge {
 	return &edge{
 		log: a.log, session: a.session, key: a.wgKey, root: s.Keys.RootSPKI, urls: s.Shared.Sys.GatewayURLs,
 		policy: s.App.PortPolicy, listen: netip.MustParseAddrPort(a.cfg.WireGuardListen), // checked by Validate
-		target: forwardHost(a.cfg.ForwardHost), wake: make(chan struct{}, 1),
+		target: forwardHost(a.cfg.ForwardHost), wake: make(chan struct{}, 1), runs: map[string]string{},
 	}
 }
 
@@ -131,7 +132,7 @@ func (e *edge) register(ctx context.Context) error {
 			errs = append(errs, err)
 			continue
 		}
-		r, err := c.Register(ctx, gatewayapi.RegisterRequest{Ticket: e.session.Ticket()})
+		r, err := c.Register(ctx, gatewayapi.RegisterRequest{Ticket: e.session.Ticket(), WireGuardPort: e.port()})
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -144,12 +145,23 @@ func (e *edge) register(ctx context.Context) error {
 	return e.apply(ctx, regs)
 }
 
+// port is the tunnel's UDP port, 0 while it is not known.
+func (e *edge) port() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.net != nil {
+		return int(e.net.LocalAddr().Port())
+	}
+	return int(e.listen.Port())
+}
+
 func (e *edge) apply(ctx context.Context, regs []gatewayapi.Registration) error {
 	addr, err := netip.ParseAddr(regs[0].ClientIP)
 	if err != nil {
 		return cvm.Errorf(cvm.Unavailable, "the gateway gave the tunnel address %q", regs[0].ClientIP)
 	}
 	var peers []wgnet.Peer
+	runs := map[string]string{}
 	for _, r := range regs {
 		if r.ClientIP != regs[0].ClientIP {
 			// Gateways of one cluster share a store; two clusters at once are not served.
@@ -163,6 +175,7 @@ func (e *edge) apply(ctx context.Context, regs []gatewayapi.Registration) error 
 			}
 			if !slices.ContainsFunc(peers, func(o wgnet.Peer) bool { return string(o.PublicKey) == string(p.PublicKey) }) {
 				peers = append(peers, p)
+				runs[string(p.PublicKey)] = r.GatewayRun
 			}
 		}
 	}
@@ -172,7 +185,7 @@ func (e *edge) apply(ctx context.Context, regs []gatewayapi.Registration) error 
 		return context.Canceled
 	}
 	if e.net != nil && e.net.Address() == addr {
-		return e.net.UpdatePeers(peers)
+		return e.update(peers, runs)
 	}
 	if e.net != nil {
 		_ = e.net.Close()
@@ -186,8 +199,27 @@ func (e *edge) apply(ctx context.Context, regs []gatewayapi.Registration) error 
 		_ = n.Close()
 		return err
 	}
-	e.net = n
+	e.net, e.runs = n, runs
 	e.log.Info("joined the gateway", "tunnel_address", addr, "gateways", len(peers), "domain", regs[0].Domain)
+	return nil
+}
+
+// update changes the peers of the running tunnel. A gateway that has forgotten our
+// session cannot say so in WireGuard, and would be silent until a rekey: begin anew.
+func (e *edge) update(peers []wgnet.Peer, runs map[string]string) error {
+	if err := e.net.UpdatePeers(peers); err != nil {
+		return err
+	}
+	for _, p := range peers {
+		key := string(p.PublicKey)
+		if was, known := e.runs[key]; known && was != runs[key] {
+			e.log.Info("the gateway has forgotten the session; shaking hands again", "gateway", p.Endpoint)
+			if err := e.net.ResetPeer(p.PublicKey); err != nil {
+				return err
+			}
+		}
+	}
+	e.runs = runs
 	return nil
 }
 

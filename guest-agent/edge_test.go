@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,14 +20,20 @@ import (
 	"github.com/confidential-cloud/phala/gateway/gatewayapi"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/internal/wgnet"
+	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 )
 
 // testGateway is a gateway's end: the registration API and the tunnel.
 type testGateway struct {
 	url        string
-	net        *wgnet.Net
+	key        keys.Secret
 	registered chan []byte // WireGuard keys
+
+	mu   sync.Mutex
+	net  *wgnet.Net
+	run  string
+	hint bool // shake hands first, at the port that the guest names
 }
 
 const guestIP = "10.99.0.2"
@@ -38,12 +45,9 @@ func newGateway(t *testing.T, w *world, app cvm.AppID) *testGateway {
 		t.Fatal(err)
 	}
 	pub, _ := wgnet.PublicKey(key)
-	g := &testGateway{registered: make(chan []byte, 16)}
-	g.net, err = wgnet.New(wgnet.Config{PrivateKey: key, Listen: netip.MustParseAddrPort("127.0.0.1:0"), Address: netip.MustParseAddr("10.99.0.1")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = g.net.Close() })
+	g := &testGateway{key: key, registered: make(chan []byte, 64), run: "first"}
+	g.open(t, netip.MustParseAddrPort("127.0.0.1:0"))
+	t.Cleanup(func() { _ = g.tunnel().Close() })
 	ticketKey, err := w.kms.Root.TicketKey()
 	if err != nil {
 		t.Fatal(err)
@@ -54,11 +58,17 @@ func newGateway(t *testing.T, w *world, app cvm.AppID) *testGateway {
 		if err != nil {
 			return gatewayapi.Registration{}, err
 		}
-		if err := g.net.AddPeer(wgnet.Peer{PublicKey: tk.WireGuardKey, AllowedIP: netip.MustParseAddr(guestIP)}); err != nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		p := wgnet.Peer{PublicKey: tk.WireGuardKey, AllowedIP: netip.MustParseAddr(guestIP)}
+		if g.hint {
+			p.Endpoint = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(q.WireGuardPort))
+		}
+		if err := g.net.AddPeer(p); err != nil {
 			return gatewayapi.Registration{}, err
 		}
 		g.registered <- tk.WireGuardKey
-		return gatewayapi.Registration{ClientIP: guestIP, Expires: tk.Expires, Domain: "test", Servers: []gatewayapi.Server{
+		return gatewayapi.Registration{ClientIP: guestIP, Expires: tk.Expires, Domain: "test", GatewayRun: g.run, Servers: []gatewayapi.Server{
 			{PublicKey: pub, IP: "10.99.0.1", Endpoint: g.net.LocalAddr().String()}}}, nil
 	}))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,12 +83,38 @@ func newGateway(t *testing.T, w *world, app cvm.AppID) *testGateway {
 	return g
 }
 
+func (g *testGateway) open(t *testing.T, listen netip.AddrPort) {
+	t.Helper()
+	n, err := wgnet.New(wgnet.Config{PrivateKey: g.key, Listen: listen, Address: netip.MustParseAddr("10.99.0.1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.net = n
+}
+
+func (g *testGateway) tunnel() *wgnet.Net {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.net
+}
+
+// restart forgets every session, as a new process with the same key does.
+func (g *testGateway) restart(t *testing.T, run string, hint bool) {
+	t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at := g.net.LocalAddr()
+	_ = g.net.Close()
+	g.open(t, at)
+	g.run, g.hint = run, hint
+}
+
 func (g *testGateway) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	return g.net.DialContext(ctx, ap.Addr(), ap.Port())
+	return g.tunnel().DialContext(ctx, ap.Addr(), ap.Port())
 }
 
 func number(t *testing.T, s string) int {
@@ -135,6 +171,53 @@ func TestTunnel(t *testing.T) {
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A gateway that restarts is reached again with the next registration, not with
+// the next rekey two minutes later: the guest begins anew when it hears of another
+// run, and a gateway that knows the guest's port may begin itself.
+func TestGatewayRestart(t *testing.T) {
+	for name, tt := range map[string]struct {
+		run  string
+		hint bool
+	}{"another run": {"second", false}, "the guest's port": {"first", true}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "")
+			gateway := cvm.AppID{0x0c}
+			w.kms.GatewayAppID, w.kms.TTL = gateway.String(), time.Second
+			g := newGateway(t, w, gateway)
+			app := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "from the app") }))
+			t.Cleanup(app.Close)
+			_, port, _ := net.SplitHostPort(app.Listener.Addr().String())
+			w.share(t, map[string]any{"gateway_enabled": true}, map[string]any{"gateway_urls": []string{g.url}})
+			stop, _ := start(t, w.config())
+			c := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DialContext: g.dial, DisableKeepAlives: true}}
+			get := func() error {
+				res, err := c.Get("http://" + guestIP + ":" + port + "/")
+				if err != nil {
+					return err
+				}
+				return res.Body.Close()
+			}
+			if err := get(); err != nil {
+				t.Fatal(err)
+			}
+			g.restart(t, tt.run, tt.hint)
+			deadline := time.Now().Add(10 * time.Second)
+			for {
+				err := get()
+				if err == nil {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("not reached after the gateway's restart: %v", err)
+				}
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
