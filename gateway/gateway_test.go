@@ -22,6 +22,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/gateway/gatewayapi"
+	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 )
 
 type answer struct{ Name, Proto, Host, Path string }
@@ -349,9 +350,13 @@ func TestRestrictMode(t *testing.T) {
 	w := newWorld(t)
 	b := backend(t, "a", false)
 	policy := `{"ports":[{"port":80,"pp":false}],"restrict_mode":true}`
-	g := w.newGuest(appID(1), instanceID(1), map[uint16]string{80: b, 81: b}).join(time.Minute, policy)
+	g := w.newGuest(appID(1), instanceID(1), map[uint16]string{80: b, 81: b, guestapi.ExternalPort: b}).join(time.Minute, policy)
 	if status, _, _ := get(t, w.http(false), "https://"+nameOf(g.app, "")+"/"); status != 200 {
 		t.Fatalf("listed port: %d", status)
+	}
+	// Evidence stays reachable: a restricted app can be checked like any other.
+	if status, _, body := get(t, w.http(false), fmt.Sprintf("https://%s/evidence", nameOf(g.app, fmt.Sprintf("-%d", guestapi.ExternalPort)))); status != 200 {
+		t.Fatalf("evidence of a restricted app: %d %s", status, body)
 	}
 	status, _, body := get(t, w.http(false), "https://"+nameOf(g.app, "-81")+"/")
 	if status != http.StatusForbidden || !strings.Contains(body, "port_policy") {

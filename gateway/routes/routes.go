@@ -16,6 +16,7 @@ import (
 
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 )
 
 // Store keeps signed tickets where other gateways (or this one, later) find them.
@@ -74,14 +75,15 @@ func (l *Load) failing(at time.Time) bool {
 }
 
 // Port finds the policy of a port. allowed is false when the app's measured
-// restrict_mode does not list it.
+// restrict_mode does not list it. Evidence is exempt, as it is in the guest: an app
+// that nobody can check would be no use.
 func (r *Route) Port(port uint16) (p appcompose.Port, allowed bool) {
 	for _, x := range r.Policy.Ports {
 		if x.Port == int(port) {
 			return x, true
 		}
 	}
-	return appcompose.Port{Port: int(port)}, !r.Policy.RestrictMode
+	return appcompose.Port{Port: int(port)}, !r.Policy.RestrictMode || port == guestapi.ExternalPort
 }
 
 // Table is the set of live routes. Safe for concurrent use.
