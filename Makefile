@@ -10,7 +10,8 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: up
-up: deps build ## start the cloud on this machine and run the main job (hello, verified)
+up: deps ## start the cloud on this machine and run the main job (hello, verified)
+	@$(MAKE) -j2 --no-print-directory programs image
 	@PATH="$(CURDIR)/bin:$$PATH" exec bin/phala-devcloud up --source $(CURDIR)
 
 .PHONY: down
@@ -26,6 +27,12 @@ clean-state: ## forget the cloud on this machine: apps, keys, volumes (asks firs
 .PHONY: deps
 deps: ## what "make up" needs from the system (says what it installs)
 	@./scripts/deps.sh up
+
+.PHONY: programs
+programs: # what "up" needs; the image is built meanwhile
+	@mkdir -p bin
+	@test -x bin/phala-devcloud || echo "compiling (the first time takes about two minutes)"
+	@$(GO) build -trimpath -o bin/ ./cmd/phala ./cmd/phala-devcloud
 
 .PHONY: build
 build: ## all programs, into bin/
