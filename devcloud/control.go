@@ -26,8 +26,7 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 	// Volumes take what they hold, not what was asked for: a development machine may
 	// promise more disk than it has.
 	conf.Capacity.DiskMiB = 4 << 20
-	conf.StopOnExit = !c.cfg.Processes // a VMM that is killed alone leaves its machines running
-	conf.StopGrace = vmm.Duration(15 * time.Second)
+	conf.StopOnExit = true // a VMM that is killed (not asked to stop) leaves its machines running
 	log, err := c.logger("vmm")
 	if err != nil {
 		return err
@@ -38,7 +37,7 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 		return fmt.Errorf("VMM: %w", err)
 	}
 	return c.start(ctx, service{
-		name: "vmm", binary: "phala-vmm", config: &conf, run: m.Run,
+		name: "vmm", binary: "phala-vmm", config: &conf, run: m.Run, stop: stopTimeout - time.Second,
 		ready: func(ctx context.Context) error { return portAnswers(ctx, conf.Listen) },
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/governance/ethereum"
+	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/kms"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 )
@@ -40,7 +41,7 @@ func (c *Cloud) memberConfig(i int) kms.Config {
 	k.Attestation.SimulatedRoots = []string{c.simRoot()}
 	k.Attestation.Variants = []string{"container"}
 	if c.cfg.MaxStaleness > 0 {
-		k.MaxStaleness = kms.Duration(c.cfg.MaxStaleness)
+		k.MaxStaleness = config.Duration(c.cfg.MaxStaleness)
 	}
 	return k
 }
@@ -67,7 +68,7 @@ func (c *Cloud) startMember(ctx context.Context, i int) error {
 	}
 	gov := ethereum.Config{
 		RPCURLs: []string{c.rpcURL()}, ChainID: c.cfg.ChainID, KMSContract: c.contracts.KMS.Hex(),
-		MaxStaleness: time.Duration(conf.MaxStaleness), Log: conf.Log,
+		MaxStaleness: conf.MaxStaleness, Log: conf.Log,
 	}
 	reader, err := ethereum.New(ctx, gov)
 	if err != nil {

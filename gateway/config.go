@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -12,6 +11,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/gateway/certs"
 	"github.com/confidential-cloud/phala/gateway/routes"
+	"github.com/confidential-cloud/phala/internal/config"
 )
 
 // Config of a gateway; the TOML file of cmd/phala-gateway has the same keys.
@@ -78,30 +78,14 @@ type Limits struct {
 	Connections       int `toml:"connections"`
 	ConnectionsPerApp int `toml:"connections_per_app"`
 	// Handshake is the time to the end of the TLS handshake.
-	Handshake Duration `toml:"handshake"`
+	Handshake config.Duration `toml:"handshake"`
 	// Connect is the time for one instance to accept.
-	Connect Duration `toml:"connect"`
+	Connect config.Duration `toml:"connect"`
 	// Idle ends a stream that moves nothing. There is no limit on a stream's length.
-	Idle Duration `toml:"idle"`
+	Idle config.Duration `toml:"idle"`
 	// Drain is the time that streams get when the gateway stops.
-	Drain Duration `toml:"drain"`
+	Drain config.Duration `toml:"drain"`
 }
-
-// Duration is a time.Duration that TOML reads and writes as "1m30s".
-type Duration time.Duration
-
-// UnmarshalText reads Go's form.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	if err != nil {
-		return fmt.Errorf("%q is not a duration such as \"30s\"", b)
-	}
-	*d = Duration(v)
-	return nil
-}
-
-// MarshalText writes Go's form.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
 // Default is the configuration that a file starts from. Domain, StateDir,
 // DstackSock, the tunnel's addresses and the certificates have no default.
@@ -113,8 +97,8 @@ func Default() Config {
 		Certs:  Certs{Issuer: certs.IssuerFileCA},
 		Limits: Limits{
 			Connections: 20000, ConnectionsPerApp: 2000,
-			Handshake: Duration(10 * time.Second), Connect: Duration(5 * time.Second),
-			Idle: Duration(10 * time.Minute), Drain: Duration(5 * time.Second),
+			Handshake: config.Duration(10 * time.Second), Connect: config.Duration(5 * time.Second),
+			Idle: config.Duration(10 * time.Minute), Drain: config.Duration(5 * time.Second),
 		},
 	}
 }

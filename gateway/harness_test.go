@@ -30,6 +30,7 @@ import (
 	"github.com/confidential-cloud/phala/gateway/gatewayapi"
 	"github.com/confidential-cloud/phala/gateway/routes"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/internal/wgnet"
 	"github.com/confidential-cloud/phala/keys"
@@ -161,7 +162,7 @@ func newWorld(t testing.TB, change ...func(*Config)) *world {
 	c.Tunnel.API, c.Tunnel.WireGuard, c.Admin.Listen = "127.0.0.1:0", "127.0.0.1:0", ""
 	c.Tunnel.Endpoint = "127.0.0.1:0"
 	c.Certs.CACert, c.Certs.CAKey = ca.CertFile, ca.KeyFile
-	c.Limits.Connect, c.Limits.Drain = Duration(time.Second), Duration(time.Second)
+	c.Limits.Connect, c.Limits.Drain = config.Duration(time.Second), config.Duration(time.Second)
 	c.Tunnel.RegistrationBurst = 1000
 	c.Log = slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	for _, f := range change {

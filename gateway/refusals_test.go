@@ -173,7 +173,7 @@ func TestPlainHTTPGetsHelp(t *testing.T) {
 // A client that sends its hello byte by byte holds a connection for the handshake
 // time and no longer.
 func TestSlowHelloIsBounded(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.Limits.Handshake = Duration(400 * time.Millisecond) })
+	w := newWorld(t, func(c *Config) { c.Limits.Handshake = config.Duration(400 * time.Millisecond) })
 	c, err := net.Dial("tcp", w.g.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +227,7 @@ func TestConnectionLimits(t *testing.T) {
 }
 
 func TestIdleStreamEnds(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.Limits.Idle = Duration(300 * time.Millisecond) })
+	w := newWorld(t, func(c *Config) { c.Limits.Idle = config.Duration(300 * time.Millisecond) })
 	addr := rawServer(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
 	g := w.newGuest(appID(1), instanceID(1), map[uint16]string{7: addr}).join(time.Minute, "")
 	c, err := w.tlsTo(nameOf(g.app, "-7"))
@@ -242,7 +242,7 @@ func TestIdleStreamEnds(t *testing.T) {
 
 // A stopping gateway takes no new clients and lets a stream finish.
 func TestDrain(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.Limits.Drain = Duration(20 * time.Second) })
+	w := newWorld(t, func(c *Config) { c.Limits.Drain = config.Duration(20 * time.Second) })
 	addr := rawServer(t, func(c net.Conn) {
 		b, _ := io.ReadAll(c)
 		fmt.Fprintf(c, "%d", len(b))

@@ -15,6 +15,7 @@ import (
 	"github.com/confidential-cloud/phala/attest/measure"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/governance"
+	"github.com/confidential-cloud/phala/internal/config"
 )
 
 // Config of a member. The tagged fields are the TOML file of phala-kms; the others
@@ -55,9 +56,9 @@ type Config struct {
 	Attestation Attestation `toml:"attestation"`
 
 	// MaxStaleness is how long ago the chain's head may have been read, in "60s" form.
-	MaxStaleness Duration `toml:"max_staleness"`
+	MaxStaleness config.Duration `toml:"max_staleness"`
 	// LeaseTTL is how long a released or renewed lease lasts.
-	LeaseTTL Duration `toml:"lease_ttl"`
+	LeaseTTL config.Duration `toml:"lease_ttl"`
 	// AllowNonceless is the place of the reference's GetAppKey and SignCert, whose
 	// guests send no nonce. They are not served yet: true is refused.
 	AllowNonceless bool `toml:"allow_nonceless"`
@@ -82,19 +83,6 @@ type Attestation struct {
 	Variants []string `toml:"variants"`
 }
 
-// Duration is a time.Duration that TOML spells "30s".
-type Duration time.Duration
-
-// UnmarshalText reads Go's duration syntax.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	*d = Duration(v)
-	return err
-}
-
-// MarshalText writes Go's duration syntax.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
 // TEE is what a member needs of its TD. simtee.Device and simtee.TD are ones.
 type TEE interface {
 	Quote(ctx context.Context, reportData [64]byte) ([]byte, error)
@@ -117,7 +105,7 @@ type Collateral interface {
 // Default is the config before the file: it admits nothing.
 func Default() Config {
 	return Config{
-		Cluster: "phala-kms", MaxStaleness: Duration(time.Minute), LeaseTTL: Duration(30 * time.Second),
+		Cluster: "phala-kms", MaxStaleness: config.Duration(time.Minute), LeaseTTL: config.Duration(30 * time.Second),
 		Attestation: Attestation{TCBStatus: []string{"UpToDate"}},
 	}
 }
@@ -145,7 +133,7 @@ func (c *Config) Validate() error {
 	bad(memberID.MatchString(c.Cluster), "cluster: %q: want 1 to 63 of a-z, 0-9 and -", c.Cluster)
 	bad(c.VMConfig != "", "vm_config: missing")
 	bad(c.MaxStaleness > 0, "max_staleness: must be positive")
-	bad(c.LeaseTTL >= Duration(time.Second), "lease_ttl: must be at least 1s")
+	bad(c.LeaseTTL >= config.Duration(time.Second), "lease_ttl: must be at least 1s")
 	bad(!c.AllowNonceless, "allow_nonceless: the reference's GetAppKey and SignCert are not served yet")
 	if _, err := c.Attestation.policy(); err != nil {
 		errs = append(errs, err)

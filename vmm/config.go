@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/vmm/container"
 	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/machine"
@@ -57,11 +59,12 @@ type Config struct {
 	// CPUs per core, 80 % of its memory, 80 % of the free disk below Dir at start.
 	Capacity Capacity `toml:"capacity"`
 
-	// StopGrace is how long a guest may take to stop its containers.
-	StopGrace Duration `toml:"stop_grace"`
+	// StopGrace is how long a guest may take to stop its containers
+	// (guestapi.StopWithin); then it is killed.
+	StopGrace config.Duration `toml:"stop_grace"`
 	// BackOff before the first try after a crash; it doubles up to BackOffMax.
-	BackOff    Duration `toml:"back_off"`
-	BackOffMax Duration `toml:"back_off_max"`
+	BackOff    config.Duration `toml:"back_off"`
+	BackOffMax config.Duration `toml:"back_off_max"`
 	// StopOnExit stops the machines when Run ends (their wanted state stays, so the
 	// next start brings them back). Otherwise they run on and are adopted again.
 	StopOnExit bool `toml:"stop_on_exit"`
@@ -92,19 +95,6 @@ type Limits struct {
 	MaxVMs       int `toml:"max_vms"`
 }
 
-// Duration is a time.Duration written as "5s" in TOML.
-type Duration time.Duration
-
-// UnmarshalText reads "1m30s".
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	*d = Duration(v)
-	return err
-}
-
-// MarshalText writes "1m30s".
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
 // Default is a development node; Dir, RunDir, ImagesDir, TokenFile and TEESocket
 // still have to be set.
 func Default() Config {
@@ -112,7 +102,7 @@ func Default() Config {
 		Listen: "127.0.0.1:8720", Driver: "container", Network: container.DefaultNetwork(),
 		Node:      Node{Name: "local", Region: "local"},
 		Limits:    Limits{MinMemoryMiB: 256, MinDiskMiB: 1024, MaxVMs: 1000},
-		StopGrace: Duration(30 * time.Second), BackOff: Duration(3 * time.Second), BackOffMax: Duration(5 * time.Minute),
+		StopGrace: config.Duration(guestapi.StopWithin), BackOff: config.Duration(3 * time.Second), BackOffMax: config.Duration(5 * time.Minute),
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/internal/registry"
 	"github.com/confidential-cloud/phala/templates"
 	"github.com/confidential-cloud/phala/templates/builder"
@@ -69,7 +70,7 @@ func TestRealGuest(t *testing.T) {
 		c.Driver, c.Machines, c.ImagesDir, c.DefaultImage = "container", driver, images, "phala-container"
 		c.Network, c.TEESocket = net0, filepath.Join(dir, "tee.sock")
 		c.DockerRegistry, c.InsecureRegistries = "http://"+reg.Addrs()[0], []string{reg.Addrs()[0]}
-		c.StopGrace = Duration(30 * time.Second)
+		c.StopGrace = config.Duration(30 * time.Second)
 		c.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	})
 	s := spec()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 	"github.com/confidential-cloud/phala/vmm/dry"
 	"github.com/confidential-cloud/phala/vmm/machine"
@@ -54,7 +55,7 @@ func newNode(t *testing.T, d *dry.Driver, change func(*Config)) *node {
 	c := Default()
 	c.Listen, c.TokenFile, c.Dir, c.RunDir, c.ImagesDir = "127.0.0.1:0", filepath.Join(dir, "token"), filepath.Join(dir, "vmm"), run, filepath.Join(dir, "images")
 	c.Driver, c.Machines = "dry", d
-	c.BackOff, c.BackOffMax, c.StopGrace = Duration(time.Millisecond), Duration(10*time.Millisecond), Duration(2*time.Second)
+	c.BackOff, c.BackOffMax, c.StopGrace = config.Duration(time.Millisecond), config.Duration(10*time.Millisecond), config.Duration(2*time.Second)
 	c.Capacity = Capacity{VCPU: 4, MemoryMiB: 4096, DiskMiB: 10000}
 	if change != nil {
 		change(&c)
@@ -487,7 +488,7 @@ func TestBootErrors(t *testing.T) {
 				return []guestapi.Notify{{Event: "boot.progress", Payload: "4/10 keys"}, {Event: "boot.error", Payload: string(b)}}
 			}})
 			n := newNode(t, d, nil)
-			n.cfg.StopGrace = Duration(time.Second)
+			n.cfg.StopGrace = config.Duration(time.Second)
 			n.must(n.c.Put(t.Context(), spec()))
 			n.must(n.c.Start(t.Context(), vmID))
 			// The guest lingers after its error; make it exit.
@@ -554,7 +555,7 @@ func TestReadyAfterAStopDoesNotCount(t *testing.T) {
 	d := dry.New(dry.Config{Guest: func(machine.Machine) http.Handler {
 		return http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(asked); <-release })
 	}})
-	n := newNode(t, d, func(c *Config) { c.StopGrace = Duration(20 * time.Second) })
+	n := newNode(t, d, func(c *Config) { c.StopGrace = config.Duration(20 * time.Second) })
 	ctx := t.Context()
 	n.must(n.c.Put(ctx, spec()))
 	n.must(n.c.Start(ctx, vmID))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"github.com/confidential-cloud/phala/governance"
 	"github.com/confidential-cloud/phala/governance/ethereum"
@@ -17,6 +16,6 @@ func authority(ctx context.Context, f kms.File) (governance.Authority, error) {
 	}
 	return ethereum.New(ctx, ethereum.Config{
 		RPCURLs: g.RPCURLs, ChainID: g.ChainID, KMSContract: g.KMSContract, Final: g.Final, HeadSlack: g.HeadSlack,
-		MaxStaleness: time.Duration(f.KMS.MaxStaleness), Log: f.KMS.Log,
+		MaxStaleness: f.KMS.MaxStaleness, Log: f.KMS.Log,
 	})
 }

@@ -32,17 +32,18 @@ import (
 	"github.com/ethereum/go-ethereum/rpc"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/config"
 )
 
 // Config of a development chain. The zero values of all but Dir are usable.
 type Config struct {
-	Dir         string        `toml:"dir"`          // data directory; it belongs to one process at a time
-	Listen      string        `toml:"listen"`       // HTTP RPC, default 127.0.0.1:8545; port 0 takes a free one
-	ChainID     uint64        `toml:"chain_id"`     // default 31337; fixed once the directory exists
-	Multicall3  bool          `toml:"multicall3"`   // place Multicall3 at its usual address; fixed likewise
-	Period      time.Duration `toml:"period"`       // between blocks, default and least 1 s (block times are whole seconds)
-	FinalityLag uint64        `toml:"finality_lag"` // blocks from head to finalized, default 2
-	Log         *slog.Logger  `toml:"-"`
+	Dir         string          `toml:"dir"`          // data directory; it belongs to one process at a time
+	Listen      string          `toml:"listen"`       // HTTP RPC, default 127.0.0.1:8545; port 0 takes a free one
+	ChainID     uint64          `toml:"chain_id"`     // default 31337; fixed once the directory exists
+	Multicall3  bool            `toml:"multicall3"`   // place Multicall3 at its usual address; fixed likewise
+	Period      config.Duration `toml:"period"`       // between blocks, default and least 1 s (block times are whole seconds)
+	FinalityLag uint64          `toml:"finality_lag"` // blocks from head to finalized, default 2
+	Log         *slog.Logger    `toml:"-"`
 }
 
 // Chain is an opened chain. It makes blocks while Run runs.
@@ -57,6 +58,7 @@ type Chain struct {
 	credit []*types.Withdrawal // to be credited in the next block
 	minted uint64              // withdrawals made by this process, for their index
 	closed bool
+	paused bool
 }
 
 // New opens (or makes) the chain in cfg.Dir and serves its RPC. Call Run to make
@@ -111,9 +113,9 @@ func (c *Config) setDefaults() error {
 		c.ChainID = 31337
 	}
 	if c.Period == 0 {
-		c.Period = time.Second
+		c.Period = config.Duration(time.Second)
 	}
-	if c.Period < time.Second {
+	if c.Period < config.Duration(time.Second) {
 		return cvm.Errorf(cvm.Invalid, "chain: period %s is below 1s: block times are whole seconds and would run ahead of the clock", c.Period)
 	}
 	if c.FinalityLag == 0 {
@@ -163,6 +165,25 @@ func (c *Chain) Fund(to common.Address, gwei uint64) {
 	c.credit = append(c.credit, &types.Withdrawal{Address: to, Amount: gwei})
 }
 
+// Pause stops making blocks while the RPC goes on answering, as a chain does that
+// halted: what was true at its last block is all that anyone can learn from it.
+func (c *Chain) Pause() { c.setPaused(true) }
+
+// Resume makes blocks again.
+func (c *Chain) Resume() { c.setPaused(false) }
+
+func (c *Chain) setPaused(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused = on
+}
+
+func (c *Chain) isPaused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.paused
+}
+
 // Run makes blocks until ctx ends, then closes the chain.
 func (c *Chain) Run(ctx context.Context) error {
 	defer c.Close()
@@ -170,14 +191,15 @@ func (c *Chain) Run(ctx context.Context) error {
 	if err := c.settle(); err != nil {
 		return err
 	}
-	tick := time.NewTicker(c.cfg.Period)
+	tick := time.NewTicker(time.Duration(c.cfg.Period))
 	defer tick.Stop()
 	for {
-		if err := c.seal(ctx); err != nil {
-			if ctx.Err() != nil {
+		if !c.isPaused() {
+			if err := c.seal(ctx); ctx.Err() != nil {
 				return nil //nolint:nilerr // asked to stop
+			} else if err != nil {
+				c.log.Error("making a block", "err", err)
 			}
-			c.log.Error("making a block", "err", err)
 		}
 		select {
 		case <-ctx.Done():

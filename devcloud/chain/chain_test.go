@@ -19,6 +19,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/governance"
 	"github.com/confidential-cloud/phala/governance/ethereum"
+	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/internal/wallet"
 )
 
@@ -230,7 +231,7 @@ func TestMulticallAndChainID(t *testing.T) {
 func TestConfigRefusals(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"no dir":         {},
-		"short period":   {Dir: t.TempDir(), Period: time.Millisecond},
+		"short period":   {Dir: t.TempDir(), Period: config.Duration(time.Millisecond)},
 		"open to others": {Dir: t.TempDir(), Listen: "0.0.0.0:0"},
 		"bad port":       {Dir: t.TempDir(), Listen: "127.0.0.1:x"},
 	} {

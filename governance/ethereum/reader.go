@@ -14,6 +14,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/governance"
+	"github.com/confidential-cloud/phala/internal/config"
 )
 
 // Defaults and limits of reading.
@@ -34,8 +35,8 @@ type Config struct {
 	KMSContract string   `toml:"kms_contract"` // 0x-address of DstackKms (the proxy)
 	// Final says which block an allow must hold at: "finalized" (default), "safe"
 	// or "head-N" (N blocks behind the head, for chains without finality).
-	Final        string        `toml:"final"`
-	MaxStaleness time.Duration `toml:"max_staleness"` // of the head, default 60 s
+	Final        string          `toml:"final"`
+	MaxStaleness config.Duration `toml:"max_staleness"` // of the head, default 60 s
 	// HeadSlack is how many blocks the endpoints' heads may be apart, and how far
 	// the head may go back in a reorganisation; default 8.
 	HeadSlack uint64 `toml:"head_slack"`
@@ -131,7 +132,7 @@ func newReader(c Config, list []named) (*Reader, error) {
 		return nil, err
 	}
 	if c.MaxStaleness == 0 {
-		c.MaxStaleness = DefaultMaxStaleness
+		c.MaxStaleness = config.Duration(DefaultMaxStaleness)
 	}
 	if c.HeadSlack == 0 {
 		c.HeadSlack = DefaultHeadSlack

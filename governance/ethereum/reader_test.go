@@ -18,6 +18,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/governance"
 	"github.com/confidential-cloud/phala/governance/ethereum/contracts"
+	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/internal/wallet"
 )
 
@@ -358,7 +359,7 @@ func TestConcurrentDecisions(t *testing.T) {
 	c := newCloud(t)
 	cfg := c.config()
 	cfg.Now = time.Now
-	cfg.MaxStaleness = time.Hour
+	cfg.MaxStaleness = config.Duration(time.Hour)
 	r, err := NewWith(cfg, c.rpc(), c.rpc())
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/big"
+	"time"
 
 	"github.com/ethereum/go-ethereum"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -178,10 +179,10 @@ func (r *Reader) everyoneHas(ctx context.Context, h *types.Header, known func(in
 // and one from the future.
 func (r *Reader) checkTime(v governance.View) error {
 	now := r.now()
-	if age := now.Sub(v.Head.Time); age > r.cfg.MaxStaleness {
+	if age := now.Sub(v.Head.Time); age > time.Duration(r.cfg.MaxStaleness) {
 		return refused(ReasonStale, "the newest block %d is %s old, the limit is %s", v.Head.Number, age.Round(1e9), r.cfg.MaxStaleness)
 	}
-	if age := now.Sub(v.SeenAt); age > r.cfg.MaxStaleness {
+	if age := now.Sub(v.SeenAt); age > time.Duration(r.cfg.MaxStaleness) {
 		return refused(ReasonStale, "reading the chain took %s, the limit is %s", age.Round(1e9), r.cfg.MaxStaleness)
 	}
 	if ahead := v.Head.Time.Sub(now); ahead > maxFuture {

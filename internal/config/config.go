@@ -24,7 +24,7 @@ func Load(path string, c Validator) error {
 		return fmt.Errorf("reading config: %w", err)
 	}
 	d := toml.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
+	d.DisallowUnknownFields().EnableUnmarshalerInterface()
 	if err := d.Decode(c); err != nil {
 		var strict *toml.StrictMissingError
 		if errors.As(err, &strict) {
@@ -52,8 +52,22 @@ func Save(path string, c any) error {
 	return os.WriteFile(path, b, 0o600)
 }
 
-// Duration is a time.Duration that TOML writes as "1m30s".
+// Duration is a time.Duration that TOML writes as "1m30s". A bare number is an
+// error: nobody means nanoseconds.
 type Duration time.Duration
+
+// UnmarshalTOML admits strings only (without it, numbers never reach UnmarshalText).
+func (d *Duration) UnmarshalTOML(b []byte) error {
+	var v struct{ D any }
+	if err := toml.Unmarshal(append([]byte("D = "), b...), &v); err != nil {
+		return err
+	}
+	s, ok := v.D.(string)
+	if !ok {
+		return fmt.Errorf("%s is not a duration such as \"30s\"", bytes.TrimSpace(b))
+	}
+	return d.UnmarshalText([]byte(s))
+}
 
 // UnmarshalText reads Go's duration syntax.
 func (d *Duration) UnmarshalText(b []byte) error {
@@ -66,7 +80,10 @@ func (d *Duration) UnmarshalText(b []byte) error {
 }
 
 // MarshalText writes Go's duration syntax.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// String is Go's duration syntax.
+func (d Duration) String() string { return time.Duration(d).String() }
 
 // PathFlag registers -c and -config, which every service takes.
 func PathFlag(fs *flag.FlagSet, def string) *string {

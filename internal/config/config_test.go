@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 type conf struct {
 	Listen string `toml:"listen"`
 	Limits struct {
-		Max int `toml:"max"`
+		Max  int      `toml:"max"`
+		Wait Duration `toml:"wait"`
 	} `toml:"limits"`
 }
 
@@ -25,9 +27,11 @@ func (c *conf) Validate() error {
 func TestLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.toml")
 	for _, tc := range []struct{ name, text, want string }{
-		{"good", "listen = 'a'\n[limits]\nmax = 3\n", ""},
+		{"good", "listen = 'a'\n[limits]\nmax = 3\nwait = '1m30s'\n", ""},
 		{"unknown key with its line", "listen = 'a'\n\nlistne = 'b'\n", "3|"},
 		{"broken, with line and column", "listen = 'a'\nmax = = 3\n", "c.toml:2:"},
+		{"a bare number is no duration", "listen = 'a'\n[limits]\nwait = 90\n", "90 is not a duration"},
+		{"not a duration", "listen = 'a'\n[limits]\nwait = 'soon'\n", `"soon" is not a duration`},
 		{"invalid", "[limits]\nmax = 3\n", "listen is empty"},
 	} {
 		if err := os.WriteFile(path, []byte(tc.text), 0o600); err != nil {
@@ -36,7 +40,7 @@ func TestLoad(t *testing.T) {
 		c := &conf{}
 		err := Load(path, c)
 		if tc.want == "" {
-			if err != nil || c.Limits.Max != 3 {
+			if err != nil || c.Limits.Max != 3 || time.Duration(c.Limits.Wait) != 90*time.Second {
 				t.Errorf("%s: %v %+v", tc.name, err, c)
 			}
 			continue
@@ -49,7 +53,9 @@ func TestLoad(t *testing.T) {
 
 func TestSaveIsPrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.toml")
-	if err := Save(path, &conf{Listen: "x"}); err != nil {
+	saved := &conf{Listen: "x"}
+	saved.Limits.Wait = Duration(90 * time.Second)
+	if err := Save(path, saved); err != nil {
 		t.Fatal(err)
 	}
 	st, err := os.Stat(path)
@@ -57,7 +63,7 @@ func TestSaveIsPrivate(t *testing.T) {
 		t.Errorf("mode %v, %v", st.Mode(), err)
 	}
 	c := &conf{}
-	if err := Load(path, c); err != nil || c.Listen != "x" {
+	if err := Load(path, c); err != nil || *c != *saved {
 		t.Errorf("%v %+v", err, c)
 	}
 }

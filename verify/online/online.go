@@ -22,6 +22,7 @@ import (
 	"github.com/confidential-cloud/phala/gateway/gatewayapi"
 	"github.com/confidential-cloud/phala/governance/ethereum"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 	"github.com/confidential-cloud/phala/verify"
@@ -55,7 +56,7 @@ func Open(ctx context.Context, p verify.Profile, o Options) (s verify.Sources, c
 		return s, nil, err
 	}
 	chain, err := ethereum.New(ctx, ethereum.Config{RPCURLs: p.Chain.RPCURLs, ChainID: p.Chain.ID, KMSContract: p.Chain.KMSContract,
-		Final: p.Chain.Final, MaxStaleness: stale, Log: o.Log})
+		Final: p.Chain.Final, MaxStaleness: config.Duration(stale), Log: o.Log})
 	if err != nil {
 		kms.Close()
 		return s, nil, err
@@ -81,10 +82,10 @@ func newEdge(p verify.Profile, timeout time.Duration) (*edge, error) {
 	return &edge{p: p, roots: roots, timeout: timeout}, nil
 }
 
-// config records the certificate and judges nothing: no secret is ever sent here,
+// tlsConfig records the certificate and judges nothing: no secret is ever sent here,
 // and what comes back proves itself. Whether the certificate is valid for the name
 // is a check of its own (peer).
-func config(host string) *tls.Config {
+func tlsConfig(host string) *tls.Config {
 	return &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, InsecureSkipVerify: true} // #nosec G402 -- see above
 }
 
@@ -110,7 +111,7 @@ func (e *edge) Connect(ctx context.Context, host string, port int) (verify.Peer,
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
 	addr := e.p.Address(host, port)
-	conn, err := (&tls.Dialer{Config: config(host)}).DialContext(ctx, "tcp", addr)
+	conn, err := (&tls.Dialer{Config: tlsConfig(host)}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return verify.Peer{}, cvm.Errorf(cvm.Unavailable, "connecting to %s: %w", addr, err)
 	}
@@ -137,7 +138,7 @@ func (e *edge) get(ctx context.Context, host string, nonce []byte, out any) (ver
 	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
 	addr := e.p.Address(host, e.p.Gateway.Port)
-	tr := &http.Transport{TLSClientConfig: config(host), DisableKeepAlives: true,
+	tr := &http.Transport{TLSClientConfig: tlsConfig(host), DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, network, addr)
