@@ -7,6 +7,7 @@ package guestapi
 import (
 	"crypto/sha256"
 	"crypto/sha512"
+	"time"
 
 	"github.com/confidential-cloud/phala/ledger"
 )
@@ -19,6 +20,11 @@ const (
 	// WireGuardPort is the guest's own UDP port; the gateway's endpoint comes from registration.
 	WireGuardPort = 9182
 )
+
+// StopWithin is how long a guest that was asked to stop may take: its containers
+// get 20 s each way, then its engine. A host that kills it earlier may cut an app
+// off while it writes.
+const StopWithin = 45 * time.Second
 
 // DataDir is where the VM's state disk is: the container driver mounts the
 // instance's volume there, a real guest its opened data disk. Docker's data root,
