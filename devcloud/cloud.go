@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/confidential-cloud/phala/attest/simtee"
+	"github.com/confidential-cloud/phala/devcloud/chain"
 	"github.com/confidential-cloud/phala/governance/ethereum"
 	"github.com/confidential-cloud/phala/internal/registry"
 	"github.com/confidential-cloud/phala/internal/run"
@@ -32,6 +33,7 @@ type Cloud struct {
 	hw        *simtee.Hardware
 	image     *image.Image
 	wallet    *wallet.Wallet
+	chain     *chain.Chain
 	contracts ethereum.Contracts
 	meta      kmsapi.Meta
 	members   []string
@@ -106,8 +108,11 @@ func (c *Cloud) prepare() error {
 		c.log = l
 	}
 	c.group = &run.Group{Log: c.log, StopTimeout: stopTimeout}
-	_, err := c.state.ReadJSON("facts.json", &c.facts)
-	return err
+	if _, err := c.state.ReadJSON("facts.json", &c.facts); err != nil {
+		return err
+	}
+	c.facts.Network = c.cfg.Network
+	return c.state.WriteJSON("facts.json", c.facts)
 }
 
 // Wait returns when ctx ends (nil) or a part fails.

@@ -71,6 +71,7 @@ func upCommand(cfg *Config) *cobra.Command {
 	f.StringVar(&file, "config", "", "TOML file that changes ports, domain, members, ...")
 	f.IntVar(&base, "port-base", 0, "first of the 70 ports that are used (default 8700)")
 	f.BoolVar(&cfg.Processes, "processes", false, "every service as a process of its own")
+	f.DurationVar((*time.Duration)(&cfg.RestartDelay), "restart-delay", time.Duration(cfg.RestartDelay), "how long a process that ended stays down (with --processes)")
 	f.BoolVarP(&background, "background", "d", false, "return when it serves; stop it with down")
 	f.StringVar(&cfg.CLIDir, "cli-dir", "", "where the CLI profile goes (default ~/.phala-cloud)")
 	f.StringVar(&cfg.Network, "network", cfg.Network, "docker network of the guests")
@@ -239,6 +240,13 @@ func Clean(ctx context.Context, cfg Config) error {
 	ids, err := recordedVMs(cfg.StateDir)
 	if err != nil {
 		return err
+	}
+	var f facts
+	if _, err := (&State{Dir: cfg.StateDir}).ReadJSON("facts.json", &f); err != nil {
+		return err
+	}
+	if f.Network != "" {
+		cfg.Network = f.Network // this state's, not another cloud's
 	}
 	if err := container.Purge(ctx, guestNetwork(cfg), "", ids); err != nil {
 		return fmt.Errorf("removing the guests: %w", err)

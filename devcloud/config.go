@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/confidential-cloud/phala/internal/config"
 )
 
 // Config of a one-machine cloud. Default fills everything in.
@@ -41,6 +43,8 @@ type Config struct {
 	BinDir string `toml:"bin_dir"`
 	// Processes runs every service as a process of its own.
 	Processes bool `toml:"processes"`
+	// RestartDelay is how long a process that ended stays down.
+	RestartDelay config.Duration `toml:"restart_delay"`
 	// MaxStaleness of the chain view that the KMS admits; 0 is its default, 60 s.
 	MaxStaleness time.Duration `toml:"-"`
 	// Members of the KMS.
@@ -75,6 +79,7 @@ func Default() (Config, error) {
 	return Config{
 		StateDir: dir, RunDir: defaultRunDir(dir), BaseDomain: "dev.localhost", ChainID: 31337,
 		Network: "phala-guests", Subnet: "172.31.77.0/24", Members: 3, Ports: PortsFrom(8700),
+		RestartDelay: config.Duration(time.Second),
 	}, nil
 }
 
@@ -120,6 +125,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Members < 1 || c.Members > 7 || c.Members%2 == 0 {
 		errs = append(errs, fmt.Errorf("members: want 1, 3, 5 or 7, got %d", c.Members))
+	}
+	if c.RestartDelay <= 0 {
+		errs = append(errs, errors.New("restart_delay: want a positive duration"))
 	}
 	if c.ChainID == 0 {
 		errs = append(errs, errors.New("chain_id: want a positive number"))

@@ -29,6 +29,7 @@ type facts struct {
 	K256PubKey     []byte `json:"k256_pubkey"`
 	GatewayAppID   string `json:"gateway_app_id"`
 	GatewayCompose string `json:"gateway_compose"` // exact bytes
+	Network        string `json:"network"`         // docker network of the guests, for clean
 }
 
 // registerKMS tells the chain which keys the KMS has, once.
@@ -173,6 +174,7 @@ func (c *Cloud) startGateway(ctx context.Context) error {
 	if err := c.start(ctx, service{
 		name: "gateway-guest", binary: "phala-guest-agent", config: &guest, run: agent.Run,
 		ready: func(ctx context.Context) error { _, err := dstack.KMS(ctx); return err },
+		again: func(ctx context.Context) error { _, err := c.gatewayGuest(ctx); return err }, // registers only extend: a boot needs a fresh TD
 	}); err != nil {
 		return err
 	}

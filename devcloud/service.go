@@ -25,6 +25,10 @@ type service struct {
 	ready  func(ctx context.Context) error // polled until nil
 	// patience bounds the wait for ready; 60 s when zero.
 	patience time.Duration
+	// stop is the time between SIGTERM and SIGKILL; 20 s when zero.
+	stop time.Duration
+	// again, if any, prepares a process that ended for its next start.
+	again func(ctx context.Context) error
 }
 
 // start runs a service and waits until it is ready.
@@ -64,7 +68,7 @@ func (c *Cloud) await(ctx context.Context, s service) error {
 }
 
 // supervise keeps a process of its own alive, as an init system would: started
-// again a second after it ends, stopped with SIGTERM, then killed.
+// again RestartDelay after it ends, stopped with SIGTERM, then killed.
 func (c *Cloud) supervise(ctx context.Context, s service, path string) error {
 	for {
 		started := time.Now()
@@ -76,7 +80,13 @@ func (c *Cloud) supervise(ctx context.Context, s service, path string) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(time.Second):
+		case <-time.After(time.Duration(c.cfg.RestartDelay)):
+		}
+		if s.again == nil {
+			continue
+		}
+		if err := s.again(ctx); err != nil {
+			c.log.Error("preparing a service's restart", "service", s.name, "err", err)
 		}
 	}
 }
@@ -90,7 +100,9 @@ func (c *Cloud) runProcess(ctx context.Context, s service, path string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.cfg.BinDir, s.binary), "-c", path)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 20 * time.Second
+	if cmd.WaitDelay = s.stop; s.stop == 0 {
+		cmd.WaitDelay = 20 * time.Second
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM} // Ctrl-C is ours to pass on
 	if err := cmd.Start(); err != nil {
 		return err
