@@ -19,13 +19,17 @@ fi
 # command:package
 wanted="git:git curl:curl mmdebstrap:mmdebstrap iptables:iptables"
 if ! command -v dockerd >/dev/null && ! docker info >/dev/null 2>&1; then wanted="$wanted dockerd:docker.io"; fi
-if [ "$what" = test ]; then wanted="$wanted node:nodejs npm:npm chromium:chromium gcc:gcc"; fi
+if [ "$what" = test ]; then wanted="$wanted node:nodejs npm:npm gcc:gcc"; fi
 
 missing=
 for w in $wanted; do
   command -v "${w%%:*}" >/dev/null || [ -x "/usr/sbin/${w%%:*}" ] || missing="$missing ${w##*:}"
 done
-# iptables and dockerd live in sbin, which is not always on the PATH of a user
+# The guest image is Debian whatever this machine is, and its packages are checked.
+[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
+[ "$what" != test ] || [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev" # the race detector needs cgo
+# The client is a package of its own on newer systems.
+command -v docker >/dev/null || { case "$missing" in *docker.io*) ;; *) missing="$missing docker.io" ;; esac; }
 [ -n "$missing" ] || exit 0
 
 SUDO=
@@ -39,7 +43,12 @@ if ! command -v apt-get >/dev/null; then
 fi
 echo "Installing from this system's packages:$missing"
 log=$(mktemp)
-if ! { $SUDO apt-get update && DEBIAN_FRONTEND=noninteractive $SUDO apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+install() {
+  $SUDO apt-get update || return
+  if ! command -v docker >/dev/null && apt-cache show docker-cli >/dev/null 2>&1; then missing="$missing docker-cli"; fi
+  $SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
+}
+if ! install >"$log" 2>&1; then
   tail -n 15 "$log" >&2
   echo "apt-get failed (log: $log). Mend that and run this again." >&2; exit 1
 fi
