@@ -60,7 +60,7 @@ func (d *Device) CCEL(ctx context.Context) ([]byte, error) {
 	return out.CCEL, err
 }
 
-// SealKey derives 32 bytes from the hardware's secret, MRTD, RTMR0-2 and context.
+// SealKey derives 32 bytes from the hardware's secret, MRTD, RTMR0-3 and context.
 // The result is key material.
 func (d *Device) SealKey(ctx context.Context, context []byte) ([]byte, error) {
 	var out sealResponse

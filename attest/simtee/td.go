@@ -148,15 +148,17 @@ func (t *TD) CCEL(context.Context) (b []byte, err error) {
 	return b, t.locked(func() error { b = slices.Clone(t.shape.CCEL); return nil })
 }
 
-// SealKey derives 32 bytes from the hardware's secret, MRTD, RTMR0-2 and context:
-// the same code on the same machine gets the same key. RTMR3 does not enter.
+// SealKey derives 32 bytes from the hardware's secret, MRTD, RTMR0-3 as they are
+// now, and context: the same code in the same phase of its boot on the same machine
+// gets the same key. Without RTMR3, any app of the same image would get it.
 func (t *TD) SealKey(_ context.Context, context []byte) (key []byte, err error) {
 	var info []byte
 	err = t.locked(func() error {
-		info = append([]byte("phala-simtee-seal:v1:"), t.shape.MRTD[:]...)
+		info = append([]byte("phala-simtee-seal:v2:"), t.shape.MRTD[:]...)
 		for _, r := range t.shape.RTMR {
 			info = append(info, r[:]...)
 		}
+		info = append(info, t.rtmr3[:]...)
 		return nil
 	})
 	if err != nil {
