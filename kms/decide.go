@@ -74,16 +74,33 @@ func (m *Member) ask(ctx context.Context, r governance.BootRequest) (governance.
 	return d, m.fresh(d.View)
 }
 
+// still asks whether what a lease was given for is still allowed. It records
+// nothing, so that it must itself compare the view with what the cluster has seen:
+// else a member with a stopped clock and an old chain would renew for ever (T2).
+func (m *Member) still(ctx context.Context, r governance.BootRequest) error {
+	for range maxReads {
+		d, err := m.ask(ctx, r)
+		if err != nil {
+			return err
+		}
+		if m.machine.HeightsHold(heights(d.View)) {
+			return nil
+		}
+	}
+	return wentBack()
+}
+
+func wentBack() *cvm.Error {
+	return cvm.Errorf(cvm.Unavailable, "the chain's endpoints lag behind what the cluster has seen").
+		WithReason(keyring.ReasonChainWentBack).WithFix("check the KMS's chain endpoints")
+}
+
 // leafOf is the leaf of claims and of what governance said about them.
 func leafOf(c claim.Claims, d governance.Decision) ledger.Leaf {
-	h := sha256.New()
-	h.Write(c.ReportData)
-	h.Write(c.RTMR[3][:])
-	h.Write(c.MRTD[:])
 	l := ledger.Leaf{
 		AppID: c.AppID.String(), ComposeHash: c.ComposeHash.String(), ImageHash: c.OSImageHash.String(),
 		DeviceID: c.DeviceID.String(), MRSystem: hex.EncodeToString(c.MRSystem[:]), MRAggregate: hex.EncodeToString(c.MRAggregated[:]),
-		Platform: string(c.Platform), TCBStatus: c.TCB.Status, EvidenceHash: hex.EncodeToString(h.Sum(nil)),
+		Platform: string(c.Platform), TCBStatus: c.TCB.Status, EvidenceHash: evidenceHash(c),
 	}
 	if !c.InstanceID.IsZero() {
 		l.InstanceID = c.InstanceID.String()
@@ -92,6 +109,15 @@ func leafOf(c claim.Claims, d governance.Decision) ledger.Leaf {
 		l.Governance, _ = json.Marshal(d.View) // plain data: it always encodes
 	}
 	return l
+}
+
+// evidenceHash names evidence by its content: the bytes of a quote are malleable.
+func evidenceHash(c claim.Claims) string {
+	h := sha256.New()
+	h.Write(c.ReportData)
+	h.Write(c.RTMR[3][:])
+	h.Write(c.MRTD[:])
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // maxReads bounds how often the chain is read again for one request, when another
@@ -124,9 +150,7 @@ func (m *Member) record(ctx context.Context, a *authorized) (keyring.Recorded, e
 			return keyring.Recorded{}, err
 		}
 	}
-	return keyring.Recorded{}, &refusal{genuine: true, claims: a.v.Claims(), err: cvm.Errorf(cvm.Unavailable,
-		"the chain's endpoints lag behind what the cluster has seen").WithReason(keyring.ReasonChainWentBack).
-		WithFix("check the KMS's chain endpoints")}
+	return keyring.Recorded{}, &refusal{genuine: true, claims: a.v.Claims(), err: wentBack()}
 }
 
 func (m *Member) newLease(a *authorized) *keyring.Lease {
@@ -169,11 +193,12 @@ func (m *Member) refused(ctx context.Context, err error) error {
 		m.strangers.add(r.err.Reason)
 		return r.err
 	}
-	if r.err.Code == cvm.Unavailable && !m.repeats.first(r, m.now()) {
-		m.strangers.add(r.err.Reason) // the same guest asks again every few seconds while the chain is away
+	if !m.denials.leaf(r, m.now()) {
+		m.strangers.add(r.err.Reason)
 		return r.err
 	}
 	if lerr := m.recordDenial(ctx, r.claims, leafOf(r.claims, governance.Decision{}), r.err); lerr != nil {
+		m.denials.forget(r)
 		return lerr
 	}
 	return r.err
@@ -259,31 +284,4 @@ func (m *Member) flushSummary(ctx context.Context) {
 		m.strangers.back(s)
 		m.log.Warn("a summary of refusals could not be recorded", "count", s.Count, "err", err)
 	}
-}
-
-// repeats remembers which guest was told which temporary refusal.
-type repeats struct {
-	mu   sync.Mutex
-	seen map[string]time.Time
-}
-
-const repeatWindow = time.Minute
-
-func (r *repeats) first(x *refusal, at time.Time) bool {
-	k := fmt.Sprintf("%s/%s/%s/%s", x.claims.AppID, x.claims.InstanceID, x.claims.DeviceID, x.err.Reason)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.seen == nil {
-		r.seen = map[string]time.Time{}
-	}
-	for k, t := range r.seen {
-		if at.Sub(t) > repeatWindow {
-			delete(r.seen, k)
-		}
-	}
-	if _, ok := r.seen[k]; ok {
-		return false
-	}
-	r.seen[k] = at
-	return true
 }

@@ -58,7 +58,7 @@ type Member struct {
 	denied    atomic.Value // error: why this member may not serve, or noError
 	cp        checkpoints
 	strangers tally
-	repeats   repeats
+	denials   denials
 
 	mu       sync.Mutex
 	sponsors map[string]bool // keys of members, learned while joining

@@ -145,7 +145,7 @@ func (m *Member) handleJoin(r *http.Request, req joinRequest) (joinResponse, err
 	d, err := m.admit(r.Context(), c)
 	if err != nil {
 		if cvm.CodeOf(err) == cvm.Denied {
-			m.recordDenial(r.Context(), c, leafOf(c, d), err)
+			return joinResponse{}, m.refused(r.Context(), &refusal{genuine: true, claims: c, err: asCoded(err)})
 		}
 		return joinResponse{}, err
 	}

@@ -143,7 +143,7 @@ func (m *Member) handleRenew(r *http.Request, req kmsapi.RenewRequest) (out kmsa
 		return out, m.refused(ctx, &refusal{genuine: true, claims: c, err: cvm.Errorf(cvm.Denied,
 			"the evidence is of another boot than the one the lease was given to").WithReason(kmsapi.ReasonLeaseUnknown)})
 	}
-	if _, err := m.ask(ctx, governance.RequestOf(c)); err != nil {
+	if err := m.still(ctx, governance.RequestOf(c)); err != nil {
 		return out, m.refused(ctx, &refusal{genuine: true, claims: c, err: asCoded(err)})
 	}
 	pub, err := x509.ParsePKIXPublicKey(spki)

@@ -37,7 +37,7 @@ func (m *Member) handleSignCert(r *http.Request, req kmsapi.SignCertRequest) (ou
 		return out, err
 	}
 	l := rec.Lease()
-	if _, err := m.ask(r.Context(), l.Boot); err != nil {
+	if err := m.still(r.Context(), l.Boot); err != nil {
 		return out, err
 	}
 	t, err := m.certTemplate(conf)

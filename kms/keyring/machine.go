@@ -217,6 +217,14 @@ func (m *Machine) decide(c Command) (Result, error) {
 	return Result{Leaf: n, Reason: reason, Detail: detail}, nil
 }
 
+// HeightsHold reports whether a chain was read no earlier than the cluster has seen
+// it. Nil (not a chain) holds.
+func (m *Machine) HeightsHold(h *Heights) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.checkHeights(Decide{Heights: h}).Reason == ""
+}
+
 func (m *Machine) checkHeights(d Decide) Result {
 	if d.Heights == nil {
 		return Result{}
