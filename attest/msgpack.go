@@ -98,7 +98,7 @@ func (w *mpWriter) runtime(r eventlog.Runtime) {
 }
 
 func parseV1(b []byte) (Evidence, error) {
-	r := &mpReader{b: b}
+	r := &mpReader{reader{b: b}}
 	ev := Evidence{Encoding: EncodingV1}
 	r.mapOf(3)
 	r.key("version")
@@ -264,27 +264,7 @@ func (w *mpWriter) intArray(v []byte) {
 }
 
 // mpReader reads msgpack; after anything unexpected bad stays set.
-type mpReader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *mpReader) take(n int) []byte {
-	if r.bad || n < 0 || n > len(r.b) {
-		r.bad = true
-		return nil
-	}
-	v := r.b[:n:n]
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *mpReader) u8() byte {
-	if v := r.take(1); v != nil {
-		return v[0]
-	}
-	return 0
-}
+type mpReader struct{ reader }
 
 // be reads an n-byte big-endian number.
 func (r *mpReader) be(n int) (v uint64) {

@@ -15,7 +15,7 @@ const (
 )
 
 func parseV0(b []byte) (Evidence, error) {
-	r := &scaleReader{b: b}
+	r := &scaleReader{reader{b: b}}
 	ev := Evidence{Encoding: EncodingV0}
 	if v, variant := r.u8(), r.u8(); v != v0Version || variant != v0VariantTDX {
 		return ev, cvm.Errorf(cvm.Unsupported, "attestation: TEE variant %d is not supported (TDX is 0)", variant)
@@ -80,13 +80,13 @@ func compact(b []byte, n int) []byte {
 	}
 }
 
-// scaleReader reads SCALE; after a short read bad stays set.
-type scaleReader struct {
+// reader takes bytes from the front of b; after a short read bad stays set.
+type reader struct {
 	b   []byte
 	bad bool
 }
 
-func (r *scaleReader) take(n int) []byte {
+func (r *reader) take(n int) []byte {
 	if r.bad || n < 0 || n > len(r.b) {
 		r.bad = true
 		return nil
@@ -96,12 +96,15 @@ func (r *scaleReader) take(n int) []byte {
 	return v
 }
 
-func (r *scaleReader) u8() byte {
+func (r *reader) u8() byte {
 	if v := r.take(1); v != nil {
 		return v[0]
 	}
 	return 0
 }
+
+// scaleReader reads SCALE; after anything unexpected bad stays set.
+type scaleReader struct{ reader }
 
 func (r *scaleReader) u32() uint32 {
 	if v := r.take(4); v != nil {

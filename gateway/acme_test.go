@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,8 +107,8 @@ func (z *zone) update(w dns.ResponseWriter, r, m *dns.Msg) {
 			continue
 		}
 		name := strings.ToLower(t.Hdr.Name)
-		if t.Hdr.Class == dns.ClassNONE {
-			z.txt[name] = nil
+		if t.Hdr.Class == dns.ClassNONE { // this record, not its name's others: two orders may be under way
+			z.txt[name] = slices.DeleteFunc(z.txt[name], func(v string) bool { return slices.Contains(t.Txt, v) })
 		} else {
 			z.txt[name] = append(z.txt[name], t.Txt...)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/gateway/gatewayapi"
 	"github.com/confidential-cloud/phala/gateway/sni"
+	"github.com/confidential-cloud/phala/internal/run"
 )
 
 // serveEdge accepts clients until ctx ends, then drains.
@@ -33,7 +34,7 @@ func (g *Gateway) serveEdge(ctx context.Context, ln net.Listener) error {
 		}
 		if err != nil { // out of file descriptors, or a client that left in the queue
 			g.log.Warn("accepting clients", "err", err)
-			if err := pause(ctx, 50*time.Millisecond); err != nil {
+			if err := run.Pause(ctx, 50*time.Millisecond); err != nil {
 				continue
 			}
 			continue

@@ -137,7 +137,7 @@ func (g *Gateway) identify(ctx context.Context) error {
 			return fmt.Errorf("gateway identity: %w", err)
 		}
 		g.log.Warn("waiting for the guest agent", "sock", g.cfg.DstackSock, "err", err)
-		if perr := pause(ctx, wait); perr != nil {
+		if perr := run.Pause(ctx, wait); perr != nil {
 			return fmt.Errorf("gateway identity: %w", err)
 		}
 	}
@@ -235,7 +235,7 @@ func (g *Gateway) restore(ctx context.Context) error {
 // that is not renewed is how a revocation reaches the gateway (T5).
 func (g *Gateway) sweep(ctx context.Context) error {
 	for {
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := run.Pause(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 		for _, r := range g.table.Expire(time.Now()) {

@@ -340,7 +340,7 @@ func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(15 * time.Second); !f(); {
+	for end := time.After(time.Minute); !f(); {
 		select {
 		case <-tick.C:
 		case <-end:

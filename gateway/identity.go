@@ -16,6 +16,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/keys"
 )
 
@@ -134,7 +135,7 @@ func (id *identity) refresh(ctx context.Context, changed func(guestapi.KMSInfo),
 		if certDue.Before(next) {
 			next = certDue
 		}
-		if err := pause(ctx, time.Until(next)); err != nil {
+		if err := run.Pause(ctx, time.Until(next)); err != nil {
 			return err
 		}
 		now := time.Now()
@@ -155,18 +156,6 @@ func (id *identity) refresh(ctx context.Context, changed func(guestapi.KMSInfo),
 				certDue = id.certDue(now)
 			}
 		}
-	}
-}
-
-// pause waits, or returns the context's error.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/rpc"
+	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/kms/keyring"
 	"github.com/confidential-cloud/phala/ratls"
@@ -63,20 +64,9 @@ func (m *Member) untilAllowed(ctx context.Context) error {
 			m.log.Warn("this member may not hold keys yet", "err", err,
 				"mr_aggregated", "0x"+hex.EncodeToString(m.ownClaims.MRAggregated[:]), "device", "0x"+m.ownClaims.DeviceID.String())
 		}
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := run.Pause(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }
 
@@ -130,7 +120,7 @@ func (m *Member) bootstrap(ctx context.Context) error {
 		if err == nil || cvm.CodeOf(err) != cvm.Unavailable {
 			return err
 		}
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
+		if err := run.Pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -151,7 +141,7 @@ func (m *Member) join(ctx context.Context) error {
 			said = text
 			m.log.Warn("could not join yet", "err", err)
 		}
-		if err := pause(ctx, 300*time.Millisecond); err != nil {
+		if err := run.Pause(ctx, 300*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/internal/rpc"
+	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 	"github.com/confidential-cloud/phala/vmm/machine"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
@@ -298,7 +299,7 @@ func (v *vm) adoptMachine(ctx context.Context) (machine.Instance, bool, error) {
 			return inst, alive, err
 		}
 		v.log.Warn("looking for the machine", "error", err)
-		if !pause(ctx, 2*time.Second) {
+		if run.Pause(ctx, 2*time.Second) != nil {
 			return nil, false, ctx.Err()
 		}
 	}
@@ -334,7 +335,7 @@ func (v *vm) catchUp(ctx context.Context, inst machine.Instance) {
 				v.caughtUp(b)
 				return
 			}
-			if !pause(ctx, delay) {
+			if run.Pause(ctx, delay) != nil {
 				return
 			}
 		}

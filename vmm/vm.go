@@ -12,6 +12,7 @@ import (
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/vmm/hostapi"
 	"github.com/confidential-cloud/phala/vmm/machine"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
@@ -213,7 +214,7 @@ func (v *vm) started(ctx context.Context, inst machine.Instance) {
 				if ctx.Err() == nil {
 					v.log.Warn("waiting for the machine", "error", err)
 				}
-				if !pause(ctx, time.Second) {
+				if run.Pause(ctx, time.Second) != nil {
 					return
 				}
 				continue
@@ -339,16 +340,4 @@ func (v *vm) delete(ctx context.Context, inst machine.Instance) (time.Duration, 
 	v.m.forget(id)
 	v.log.Info("deleted", "volumes_kept", keep)
 	return 0, true
-}
-
-// pause waits; false when ctx ended first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/rpc"
+	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 	"github.com/confidential-cloud/phala/ledger"
 )
@@ -61,21 +62,10 @@ func (s *Session) Release(ctx context.Context, a Ask) (kmsapi.Release, error) {
 		if a.Waiting != nil {
 			a.Waiting(cvm.ReasonOf(err))
 		}
-		if err := wait(ctx, pause); err != nil {
+		if err := run.Pause(ctx, pause); err != nil {
 			return kmsapi.Release{}, err
 		}
 		pause = min(2*pause, 5*time.Second)
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/run"
 )
 
 // minPause is the shortest time between two renewals that failed.
@@ -29,7 +30,7 @@ func (k *Keeper) Keep(ctx context.Context) error {
 	pause := minPause
 	next := s.Granted().Lease.TTL / 2
 	for {
-		if err := wait(ctx, next); err != nil {
+		if err := run.Pause(ctx, next); err != nil {
 			return nil
 		}
 		err := k.renew(ctx)

@@ -7,8 +7,8 @@ import (
 	"html/template"
 	"net/http"
 	"strings"
-	"sync"
-	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/compose"
@@ -25,10 +25,10 @@ const (
 
 // External is port 8090: everyone who reaches the app's gateway reaches it.
 func (b *Backend) External() http.Handler {
-	quotes := &bucket{tokens: quoteBurst}
+	quotes := rate.NewLimiter(quotePerSecond, quoteBurst)
 	limited := func(next http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			if !quotes.take(b.Now()) {
+			if !quotes.AllowN(b.Now(), 1) {
 				w.Header().Set("Retry-After", "1")
 				rpc.WriteError(w, cvm.Errorf(cvm.Exhausted, "too many quotes are asked for: try again in a second").WithReason("rate-limited"))
 				return
@@ -174,27 +174,6 @@ func (f *flushWriter) Write(p []byte) (int, error) {
 	n, err := f.w.Write(p)
 	_ = http.NewResponseController(f.w).Flush()
 	return n, err
-}
-
-// bucket is a token bucket.
-type bucket struct {
-	mu     sync.Mutex
-	tokens float64
-	last   time.Time
-}
-
-func (b *bucket) take(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.last.IsZero() {
-		b.tokens = min(quoteBurst, b.tokens+now.Sub(b.last).Seconds()*quotePerSecond)
-	}
-	b.last = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
 }
 
 var page = template.Must(template.New("").Parse(`<!doctype html>

@@ -133,17 +133,23 @@ func TestASCII(t *testing.T) {
 
 func TestEvidenceRateLimit(t *testing.T) {
 	now := testClock()
-	b := &bucket{tokens: quoteBurst}
+	h := (&Backend{Now: func() time.Time { return now }}).External()
+	ask := func() int {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/evidence?nonce=odd", nil))
+		return w.Code
+	}
 	for range quoteBurst {
-		if !b.take(now) {
-			t.Fatal("the burst was cut short")
+		if code := ask(); code != http.StatusBadRequest {
+			t.Fatalf("within the burst: %d", code)
 		}
 	}
-	if b.take(now) {
-		t.Error("no limit")
+	if code := ask(); code != http.StatusTooManyRequests {
+		t.Errorf("beyond the burst: %d", code)
 	}
-	if !b.take(now.Add(1e9)) {
-		t.Error("it never comes back")
+	now = now.Add(time.Second)
+	if code := ask(); code != http.StatusBadRequest {
+		t.Errorf("a second later: %d", code)
 	}
 }
 

@@ -26,6 +26,18 @@ func Main(fn func(ctx context.Context) error) {
 	}
 }
 
+// Pause waits for d, or returns the context's error when that ends first.
+func Pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
 // Group is a list of running parts.
 type Group struct {
 	Log *slog.Logger

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/internal/rpc"
@@ -53,7 +55,7 @@ type Server struct {
 	cfg  Config
 	ln   net.Listener
 	http *http.Server
-	rate bucket
+	rate *rate.Limiter
 }
 
 // New makes the socket (replacing one left by a VMM that was killed) and listens.
@@ -78,8 +80,8 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, cvm.Errorf(cvm.Unavailable, "host API: %w", err)
 	}
-	s := &Server{cfg: cfg, ln: &limitListener{Listener: ln, slots: make(chan struct{}, maxConns)}}
-	s.rate.tokens = burst
+	s := &Server{cfg: cfg, ln: &limitListener{Listener: ln, slots: make(chan struct{}, maxConns)},
+		rate: rate.NewLimiter(perSecond, burst)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/Notify", s.notify)
 	mux.HandleFunc("GET /api/Info", s.info)
@@ -126,7 +128,7 @@ func (s *Server) notify(w http.ResponseWriter, r *http.Request) {
 		err = cvm.Errorf(cvm.Invalid, "notification: event name of %d bytes, want 1 to %d", len(n.Event), MaxEvent)
 	case len(n.Payload) > MaxPayload:
 		err = cvm.Errorf(cvm.Invalid, "notification %s: payload of %d bytes, at most %d", n.Event, len(n.Payload), MaxPayload)
-	case !s.rate.take(time.Now()):
+	case !s.rate.Allow():
 		err = cvm.Errorf(cvm.Exhausted, "too many notifications").WithReason("rate-limited")
 	default:
 		err = s.cfg.Notify(n)
@@ -136,27 +138,6 @@ func (s *Server) notify(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rpc.WriteJSON(w, http.StatusOK, struct{}{})
-}
-
-// bucket is a token bucket.
-type bucket struct {
-	mu     sync.Mutex
-	tokens float64
-	last   time.Time
-}
-
-func (b *bucket) take(now time.Time) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.last.IsZero() {
-		b.tokens = min(burst, b.tokens+now.Sub(b.last).Seconds()*perSecond)
-	}
-	b.last = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
 }
 
 // limitListener closes connections beyond the limit at once: a guest that hoards
