@@ -60,6 +60,16 @@ func (c *Cloud) Bridge() string { return c.bridge }
 // RPCURL is the chain's.
 func (c *Cloud) RPCURL() string { return c.rpcURL() }
 
+// PauseChain stops the chain's blocks; its RPC goes on answering. ResumeChain
+// makes blocks again.
+func (c *Cloud) PauseChain() { c.chain.Pause() }
+
+// ResumeChain undoes PauseChain.
+func (c *Cloud) ResumeChain() { c.chain.Resume() }
+
+// MemberURLs are the members as this host reaches them.
+func (c *Cloud) MemberURLs() []string { return c.memberURLs("127.0.0.1") }
+
 // StopMember stops one KMS member ("kms-2"); StartMember brings it back.
 func (c *Cloud) StopMember(id string) error { return c.group.StopOne(id) }
 

@@ -132,6 +132,7 @@ func (c *Cloud) startChain(ctx context.Context, note func(string, ...any)) error
 	if err != nil {
 		return err
 	}
+	c.chain = ch
 	c.group.Go(ctx, "chain", ch.Run)
 	if c.wallet, err = wallet.OpenDev(c.WalletPath()); err != nil {
 		return err

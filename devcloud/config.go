@@ -47,6 +47,8 @@ type Config struct {
 	RestartDelay config.Duration `toml:"restart_delay"`
 	// MaxStaleness of the chain view that the KMS admits; 0 is its default, 60 s.
 	MaxStaleness time.Duration `toml:"-"`
+	// LeaseTTL of what the KMS releases; 0 is its default, 30 s.
+	LeaseTTL time.Duration `toml:"-"`
 	// Members of the KMS.
 	Members int `toml:"members"`
 

@@ -43,6 +43,9 @@ func (c *Cloud) memberConfig(i int) kms.Config {
 	if c.cfg.MaxStaleness > 0 {
 		k.MaxStaleness = config.Duration(c.cfg.MaxStaleness)
 	}
+	if c.cfg.LeaseTTL > 0 {
+		k.LeaseTTL = config.Duration(c.cfg.LeaseTTL)
+	}
 	return k
 }
 
