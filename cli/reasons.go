@@ -37,6 +37,10 @@ func reasonText(reason string) string {
 		return "the KMS does not know the VM's lease"
 	case kmsapi.ReasonRateLimited:
 		return "too many requests in a short time"
+	case reasonFalseKMS:
+		return "whoever answered the VM as its KMS does not hold the KMS key that the app pins; nothing was told to it"
+	case reasonNoKMS:
+		return "the VM reached no KMS member"
 	case ethereum.ReasonUnreachable:
 		return "no RPC endpoint of the chain answers"
 	case ethereum.ReasonDisagrees:
@@ -50,6 +54,12 @@ func reasonText(reason string) string {
 	}
 	return ""
 }
+
+// Words of the guest agent, which is not linked here.
+const (
+	reasonFalseKMS = "kms-identity-mismatch"
+	reasonNoKMS    = "kms-unreachable"
+)
 
 const (
 	reasonCloudChanged = "cloud-changed-compose"

@@ -217,6 +217,9 @@ func summary(what string, errs []error) error {
 // falseKMS recognizes a server that failed the pin: a certificate error is the
 // only refusal that this side of the handshake makes.
 func falseKMS(err error) error {
+	if cvm.ReasonOf(err) == ReasonFalseKMS {
+		return err // said already
+	}
 	var alert tls.AlertError
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		var c *cvm.Error
