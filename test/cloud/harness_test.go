@@ -100,6 +100,7 @@ func configure(dir string) (devcloud.Config, error) {
 	cfg.CLIDir = filepath.Join(dir, "cli")
 	cfg.Network, cfg.Subnet, cfg.Ports = network, subnet, devcloud.PortsFrom(portBase)
 	cfg.MaxStaleness = 6 * time.Second // so that a cut chain is noticed within a test
+	cfg.LeaseTTL = 90 * time.Second    // so that what runs outlives a chain or quorum that a test takes away, also on a busy machine
 	cfg.Out = os.Stderr
 	return cfg, nil
 }
@@ -132,6 +133,14 @@ type result struct {
 // phala runs the CLI; the test decides what the exit code should be.
 func phala(t *testing.T, args ...string) result {
 	t.Helper()
+	r := quietly(t, args...)
+	t.Logf("$ phala %s  -> %d\n%s%s", strings.Join(args, " "), r.code, clip(r.out), clip(r.err))
+	return r
+}
+
+// quietly is phala for polling: its output is not logged.
+func quietly(t *testing.T, args ...string) result {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(theCfg.BinDir, "phala"), args...)
@@ -144,9 +153,7 @@ func phala(t *testing.T, args ...string) result {
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatalf("phala %s: %v", strings.Join(args, " "), err)
 	}
-	r := result{out.String(), errb.String(), cmd.ProcessState.ExitCode()}
-	t.Logf("$ phala %s  -> %d\n%s%s", strings.Join(args, " "), r.code, clip(r.out), clip(r.err))
-	return r
+	return result{out.String(), errb.String(), cmd.ProcessState.ExitCode()}
 }
 
 // must runs the CLI and fails the test unless it exits 0.
@@ -244,21 +251,35 @@ func getOK(t *testing.T, url string) string {
 // vmOf finds an app's machine by its name.
 func vmOf(t *testing.T, name string) vmmapi.VM {
 	t.Helper()
-	cl, err := theCloud.VMM()
-	if err != nil {
-		t.Fatal(err)
+	vm, ok := findVM(t, name)
+	if !ok {
+		t.Fatalf("no VM is called %q", name)
 	}
-	vms, err := cl.List(t.Context())
+	return vm
+}
+
+func findVM(t *testing.T, name string) (vmmapi.VM, bool) {
+	t.Helper()
+	vms, err := theVMM(t).List(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, vm := range vms {
 		if vm.Spec.Name == name {
-			return vm
+			return vm, true
 		}
 	}
-	t.Fatalf("no VM is called %q", name)
-	return vmmapi.VM{}
+	return vmmapi.VM{}, false
+}
+
+// theVMM is the node as its host operates it, past the cloud API.
+func theVMM(t *testing.T) *vmmapi.Client {
+	t.Helper()
+	cl, err := theCloud.VMM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cl
 }
 
 // lastJSON decodes the last JSON object of an output (deploy prints a line before it).
