@@ -140,8 +140,12 @@ func (m *Member) Run(ctx context.Context) error {
 		}
 		return nil
 	})
+	state, err := tee.SealKey(ctx, []byte("phala-kms-raft:v1:"+m.cfg.ID))
+	if err != nil {
+		return errors.Join(fmt.Errorf("the TEE's seal key: %w", err), m.link.close())
+	}
 	m.replica, err = replica.New(replica.Config{
-		ID: m.cfg.ID, Address: m.raftAddr, Dir: filepath.Join(m.cfg.Dir, "raft"), Machine: m.machine, Log: m.log,
+		Key: state, ID: m.cfg.ID, Address: m.raftAddr, Dir: filepath.Join(m.cfg.Dir, "raft"), Machine: m.machine, Log: m.log,
 		Layer: raftLayer{m.link.raft, m.link, m.raftAddr},
 	})
 	if err != nil {

@@ -56,6 +56,7 @@ type Config struct {
 	ID      string
 	Address string // under which the others dial this member
 	Dir     string // log and snapshots
+	Key     []byte // authenticates them: 32 bytes or more that the disk's owner does not have
 	Layer   Layer
 	Machine Machine
 	Log     *slog.Logger // nil: discarded
@@ -128,6 +129,9 @@ func (r *Replica) open(logger hclog.Logger) (stores, error) {
 		r.close = func() error { return nil }
 		return stores{s, s, raft.NewInmemSnapshotStore()}, nil
 	}
+	if len(r.cfg.Key) < MinKey {
+		return stores{}, cvm.Errorf(cvm.Internal, "replica: the key for the disk has %d bytes, want %d", len(r.cfg.Key), MinKey)
+	}
 	dir := filepath.Join(r.cfg.Dir, "wal")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return stores{}, fmt.Errorf("raft directory: %w", err)
@@ -142,7 +146,11 @@ func (r *Replica) open(logger hclog.Logger) (stores, error) {
 	if err != nil {
 		return stores{}, errors.Join(fmt.Errorf("opening snapshots: %w", err), r.close())
 	}
-	return stores{w, w, snaps}, nil
+	logs := sealedLogs{w, r.cfg.Key}
+	if err := logs.check(); err != nil {
+		return stores{}, errors.Join(err, r.close())
+	}
+	return stores{logs, w, sealedSnapshots{snaps, r.cfg.Key}}, nil
 }
 
 func (r *Replica) settings(logger hclog.Logger) *raft.Config {

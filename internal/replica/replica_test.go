@@ -186,7 +186,7 @@ func TestDisk(t *testing.T) {
 	open := func() (*Replica, *list, error) {
 		l := &list{}
 		_, tr := raft.NewInmemTransport("a")
-		r, err := New(Config{ID: "a", Address: "a", Dir: dir, Machine: l, transport: tr, heartbeat: 50 * time.Millisecond})
+		r, err := New(Config{ID: "a", Address: "a", Dir: dir, Key: make([]byte, MinKey), Machine: l, transport: tr, heartbeat: 50 * time.Millisecond})
 		return r, l, err
 	}
 	r, _, err := open()
