@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -172,11 +173,43 @@ func (a *app) powerCmd(verb, short, want string, call powerCall) *cobra.Command 
 	return c
 }
 
+// An API that went away is waited for, about a minute, once it has accepted what is
+// followed: the work goes on without it, or when it is back.
+const (
+	apiPause = time.Second
+	apiTries = 60
+)
+
+// patiently repeats fn while the API does not answer.
+func (a *app) patiently(ctx context.Context, st *steps, fn func() error) error {
+	tick := time.NewTicker(apiPause)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		err := fn()
+		if cvm.CodeOf(err) != cvm.Unavailable || ctx.Err() != nil || n >= apiTries {
+			return err
+		}
+		st.news("the cloud API went away; waiting for it")
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
 // follow shows a CVM's events until it rests, and fails unless it rests as wanted.
 func (a *app) follow(ctx context.Context, s *session, id string, after int64, what string, want ...string) (string, error) {
 	st := a.steps()
 	st.start("%s", what)
-	done, err := s.api.Progress(ctx, id, after, func(e cloudapi.Event) { a.showEvent(st, e) })
+	var done cloudapi.Done
+	err := a.patiently(ctx, st, func() (err error) {
+		done, err = s.api.Progress(ctx, id, after, func(e cloudapi.Event) {
+			after = max(after, e.Seq)
+			a.showEvent(st, e)
+		})
+		return err
+	})
 	if err != nil {
 		st.fail()
 		return "", err

@@ -241,7 +241,8 @@ func (a *app) finishDeploy(ctx context.Context, j *job, p *plan, out deployed, r
 		}
 		out.Status = status
 	}
-	v, err := j.s.api.CVM(ctx, ref)
+	var v cloudapi.CVMDetail
+	err := a.patiently(ctx, j.steps, func() (err error) { v, err = j.s.api.CVM(ctx, ref); return err })
 	if err != nil {
 		return err
 	}

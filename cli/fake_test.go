@@ -36,6 +36,8 @@ type fakeCloud struct {
 	swapCompose bool       // answer with another app-compose
 	impostor    *keys.Root // signs environment keys instead of root
 	bootError   *cloudapi.CVMError
+	breaks      int      // progress streams that break after their first event
+	after       []string // of each progress request
 	failCommit  bool
 	url         string // of the app
 }
@@ -255,7 +257,7 @@ func (f *fakeCloud) one(w http.ResponseWriter, r *http.Request, id, rest string)
 		c.status = cloudapi.StatusDeleted
 		w.WriteHeader(204)
 	case "GET progress":
-		f.progress(w, c)
+		f.progress(w, r, c)
 	case "POST compose_file/provision":
 		var in json.RawMessage
 		_ = json.NewDecoder(r.Body).Decode(&in)
@@ -288,13 +290,21 @@ func (f *fakeCloud) setEnv(c *fakeCVM, blob string, sig *cloudapi.EnvSignature) 
 	}
 }
 
-func (f *fakeCloud) progress(w http.ResponseWriter, c *fakeCVM) {
+func (f *fakeCloud) progress(w http.ResponseWriter, r *http.Request, c *fakeCVM) {
+	f.after = append(f.after, r.URL.Query().Get("after"))
 	w.Header().Set("Content-Type", "text/event-stream")
 	send := func(kind string, v any) {
 		b, _ := json.Marshal(v)
 		fmt.Fprintf(w, "event: %s\ndata: %s\n\n", kind, b)
 	}
-	send("event", cloudapi.Event{Seq: 8, Kind: cloudapi.EventProgress, Message: "4/10 keys"})
+	if f.after[len(f.after)-1] != "8" {
+		send("event", cloudapi.Event{Seq: 8, Kind: cloudapi.EventProgress, Message: "4/10 keys"})
+	}
+	if f.breaks > 0 {
+		f.breaks--
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
 	done := cloudapi.Done{Status: c.status, Seq: 9}
 	if f.bootError != nil {
 		done.Status, done.Error = cloudapi.StatusFailed, f.bootError
