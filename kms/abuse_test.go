@@ -7,6 +7,7 @@ import (
 
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/attest/claim"
+	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/kms/keyring"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
@@ -91,5 +92,39 @@ func TestRenewalsDoNotGoBack(t *testing.T) {
 	}
 	if _, err := g.client.SignCert(context.Background(), cert); err != nil {
 		t.Error(err)
+	}
+}
+
+type countingVendor struct {
+	Collateral
+	n int
+}
+
+func (v *countingVendor) Get(ctx context.Context, quote []byte) (collateral.Set, error) {
+	v.n++
+	return v.Collateral.Get(ctx, quote)
+}
+
+// A stranger's self-made certificate chain does not make the KMS ask the vendor.
+func TestStrangersFetchNothing(t *testing.T) {
+	c := newCluster(t, 1)
+	m := c.nodes[0].Member
+	v := &countingVendor{Collateral: m.collateral}
+	m.collateral = v
+	compose := composeOf(t, appcompose.Document{Name: "x"})
+	judge := func(g *guest) error {
+		ev, err := g.boot.Evidence(context.Background(), [64]byte{1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = m.judge(context.Background(), ev, [64]byte{1}, claim.PhaseRelease)
+		return err
+	}
+	stranger := c.guestOn(newHardware(t, 9), compose, cvm.AppID{1}, cvm.InstanceID{2}, claim.PhaseRelease)
+	if err := judge(stranger); cvm.ReasonOf(err) != kmsapi.ReasonRoot || v.n != 0 {
+		t.Errorf("%d fetches for a stranger: %v", v.n, err)
+	}
+	if err := judge(c.guest(compose)); err != nil || v.n != 1 {
+		t.Errorf("%d fetches for a guest: %v", v.n, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/claim"
+	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
@@ -40,6 +41,15 @@ func (m *Member) evidence(ctx context.Context, raw []byte, binding [64]byte, pha
 }
 
 func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte, phase claim.Phase) (attest.Verified, error) {
+	p := m.policy
+	p.ReportData, p.Phases = &binding, []claim.Phase{phase}
+	// What no admitted root signed must not choose what is fetched from the vendor, nor
+	// push what others need out of the cache.
+	_, _, err := attest.Verify(ev, collateral.Set{}, p, m.now())
+	var rej *claim.Rejection
+	if errors.As(err, &rej) && !rej.Genuine {
+		return attest.Verified{}, &refusal{err: cvm.Errorf(cvm.Denied, "%w", rej).WithReason(reasonOf(rej)).WithFix(fixOf(rej))}
+	}
 	set, err := m.collateral.Get(ctx, ev.Quote)
 	if err != nil {
 		if cvm.CodeOf(err) == cvm.Invalid { // the quote itself is not readable
@@ -48,13 +58,10 @@ func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte
 		return attest.Verified{}, cvm.Errorf(cvm.Unavailable, "vendor collateral: %w", err).WithReason("collateral-unavailable").
 			WithFix("check the KMS's collateral service")
 	}
-	p := m.policy
-	p.ReportData, p.Phases = &binding, []claim.Phase{phase}
 	v, _, err := attest.Verify(ev, set, p, m.now())
 	if err == nil {
 		return v, nil
 	}
-	var rej *claim.Rejection
 	if !errors.As(err, &rej) {
 		return attest.Verified{}, err
 	}
