@@ -28,7 +28,6 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/gateway/certs"
 	"github.com/confidential-cloud/phala/gateway/gatewayapi"
-	"github.com/confidential-cloud/phala/gateway/routes"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/internal/rpc"
@@ -258,7 +257,7 @@ func (w *world) client() *gatewayapi.Client {
 
 func (g *guest) register(t kmsapi.RouteTicket, by ed25519.PrivateKey) error {
 	g.w.t.Helper()
-	s, err := routes.Sign(t, by)
+	s, err := kmsapi.SignTicket(by, t)
 	if err != nil {
 		g.w.t.Fatal(err)
 	}

@@ -17,10 +17,11 @@ import (
 	"github.com/confidential-cloud/phala/gateway/gatewayapi"
 	"github.com/confidential-cloud/phala/gateway/routes"
 	"github.com/confidential-cloud/phala/internal/rpc"
+	"github.com/confidential-cloud/phala/kms/kmsapi"
 )
 
 // maxRegister bounds a registration's body, in bytes: a ticket in base64.
-const maxRegister = 2 * routes.MaxTicket
+const maxRegister = 2 * kmsapi.MaxTicket
 
 // serveAPI serves registrations to guests.
 func (g *Gateway) serveAPI(ctx context.Context, ln net.Listener) error {

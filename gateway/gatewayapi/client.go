@@ -10,6 +10,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/rpc"
+	"github.com/confidential-cloud/phala/kms/kmsapi"
 )
 
 // PathHealth answers {} while the tunnel API serves.
@@ -17,10 +18,10 @@ const PathHealth = "/v1/health"
 
 // Reasons of refused registrations (cvm.Error.Reason).
 const (
-	ReasonTicketForged   = "ticket-forged"      // not signed by the KMS's ticket key
-	ReasonTicketExpired  = "ticket-expired"     // ask the KMS for a new one
+	ReasonTicketForged   = kmsapi.ReasonTicketForged
+	ReasonTicketExpired  = kmsapi.ReasonTicketExpired
 	ReasonTicketStale    = "ticket-older-route" // a newer ticket of this instance is known
-	ReasonTicketInvalid  = "ticket-invalid"
+	ReasonTicketInvalid  = kmsapi.ReasonTicketInvalid
 	ReasonKeyTaken       = "wireguard-key-taken" // another instance has this key
 	ReasonNoAddress      = "no-tunnel-address"
 	ReasonRateLimited    = "rate-limited"

@@ -42,7 +42,7 @@ func ticket(app, inst, key byte) kmsapi.RouteTicket {
 
 func sign(t testing.TB, k kmsapi.RouteTicket) []byte {
 	t.Helper()
-	b, err := Sign(k, signer(1))
+	b, err := kmsapi.SignTicket(signer(1), k)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestTicketVector(t *testing.T) {
 	if got := hex.EncodeToString(b)[:len(want)]; got != want {
 		t.Fatalf("%s", got)
 	}
-	var s signedTicket
+	var s kmsapi.SignedTicket
 	if err := json.Unmarshal(b, &s); err != nil {
 		t.Fatal(err)
 	}
@@ -110,13 +110,13 @@ func TestRefusedTickets(t *testing.T) {
 }
 
 func TestEveryBitOfATicketCounts(t *testing.T) {
-	var s signedTicket
+	var s kmsapi.SignedTicket
 	if err := json.Unmarshal(sign(t, ticket(1, 1, 1)), &s); err != nil {
 		t.Fatal(err)
 	}
 	key := signer(1).Public().(ed25519.PublicKey)
 	for i := range s.Ticket {
-		c := signedTicket{Ticket: append([]byte(nil), s.Ticket...), Signature: s.Signature}
+		c := kmsapi.SignedTicket{Ticket: append([]byte(nil), s.Ticket...), Signature: s.Signature}
 		c.Ticket[i] ^= 1
 		b, _ := json.Marshal(c)
 		if _, _, err := Verify(b, key, at); cvm.ReasonOf(err) != "ticket-forged" {
@@ -244,7 +244,7 @@ func TestStoreIsSharedAndNotTrusted(t *testing.T) {
 	s := NewMemory()
 	one := table(t, "10.88.0.0/16", s)
 	r, _ := admit(t, one, ticket(1, 1, 1), at)
-	forged, err := Sign(ticket(2, 2, 2), signer(2))
+	forged, err := kmsapi.SignTicket(signer(2), ticket(2, 2, 2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestBadNetworks(t *testing.T) {
 func FuzzVerify(f *testing.F) {
 	k := ticket(1, 1, 1)
 	k.PortPolicy = []byte(`{"ports":[{"port":80,"pp":true}],"restrict_mode":true}`)
-	b, _ := Sign(k, signer(1))
+	b, _ := kmsapi.SignTicket(signer(1), k)
 	f.Add(b)
 	f.Add([]byte(`{"ticket":"","signature":""}`))
 	other := signer(2).Public().(ed25519.PublicKey)
