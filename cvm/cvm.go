@@ -86,9 +86,6 @@ func ParseDeviceID(s string) (v DeviceID, err error) { return v, v.UnmarshalText
 // ParseComposeHash reads 64 hex digits with an optional 0x.
 func ParseComposeHash(s string) (v ComposeHash, err error) { return v, v.UnmarshalText([]byte(s)) }
 
-// ParseImageHash reads 64 hex digits with an optional 0x.
-func ParseImageHash(s string) (v ImageHash, err error) { return v, v.UnmarshalText([]byte(s)) }
-
 func unhex(what string, dst, src []byte) error {
 	s := strings.TrimPrefix(string(src), "0x")
 	if len(s) != 2*len(dst) {

@@ -164,28 +164,6 @@ func (r *Root) TicketKey() (ed25519.PrivateKey, error) {
 	return ed25519.NewKeyFromSeed(s.b), nil
 }
 
-// Seeded are the keys of a guest without a KMS (key provider none, local or tpm),
-// all from one 32-byte seed as the reference derives them.
-type Seeded struct {
-	CA   *ecdsa.PrivateKey
-	Disk Secret
-	K256 Secret
-}
-
-// FromSeed derives a guest's keys from its seed.
-func FromSeed(seed Secret) (Seeded, error) {
-	var s Seeded
-	var err error
-	if s.CA, err = DeriveP256(seed, []byte("app-key")); err != nil {
-		return s, err
-	}
-	if s.Disk, err = DeriveDH(seed, []byte("app-disk-key")); err != nil {
-		return s, err
-	}
-	s.K256, err = Derive(seed.b, Size, []byte("app-k256-key"))
-	return s, err
-}
-
 // Scalar is a P-256 key as its 32 bytes, for use as a parent of derivations.
 func Scalar(k *ecdsa.PrivateKey) (Secret, error) {
 	if k.Curve != elliptic.P256() {

@@ -6,7 +6,6 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
 
-	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
@@ -21,12 +20,6 @@ type AppInfo struct {
 	OSImageHash     cvm.ImageHash
 	KeyProviderInfo []byte     // payload of the key-provider event
 	InitScripts     [][32]byte // nil: absent
-}
-
-// AppInfoOf takes what a verification found.
-func AppInfoOf(c claim.Claims) *AppInfo {
-	return &AppInfo{AppID: c.AppID, ComposeHash: c.ComposeHash, InstanceID: c.InstanceID, DeviceID: c.DeviceID,
-		MRSystem: c.MRSystem, MRAggregated: c.MRAggregated, OSImageHash: c.OSImageHash, KeyProviderInfo: c.KeyProvider}
 }
 
 // appInfoFields is the length of the positional msgpack array.

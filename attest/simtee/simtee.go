@@ -188,13 +188,6 @@ func writeNew(path string, b []byte) error {
 	return os.Rename(tmp, path)
 }
 
-// SetFaults changes the faults at run time.
-func (h *Hardware) SetFaults(f Faults) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.faults = f
-}
-
 // Ready is closed when Run serves everything that is configured.
 func (h *Hardware) Ready() <-chan struct{} { return h.ready }
 
