@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
@@ -173,7 +174,12 @@ func (a *app) withCVM(ctx context.Context, args []string, fn func(context.Contex
 	if err != nil {
 		return err
 	}
-	return a.explain(s, fn(ctx, s, id))
+	err = a.explain(s, fn(ctx, s, id))
+	var ce *cvm.Error
+	if errors.As(err, &ce) && ce.Reason == "cvm-not-found" {
+		ce.Message = fmt.Sprintf("there is no CVM %q in the cloud at %s", id, s.api.Base)
+	}
+	return err
 }
 
 // explain adds what to do to errors whose cause is the login or the address.
