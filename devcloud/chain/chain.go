@@ -53,6 +53,7 @@ type Chain struct {
 	node   *node.Node
 	eth    *eth.Ethereum
 	engine *catalyst.ConsensusAPI
+	pool   sync.Mutex // see syncPool
 
 	mu     sync.Mutex
 	credit []*types.Withdrawal // to be credited in the next block
@@ -186,7 +187,7 @@ func (c *Chain) isPaused() bool {
 
 // Run makes blocks until ctx ends, then closes the chain.
 func (c *Chain) Run(ctx context.Context) error {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	c.log.Info("chain runs", "endpoint", c.Endpoint(), "chain_id", c.cfg.ChainID, "head", c.eth.BlockChain().CurrentBlock().Number)
 	if err := c.settle(); err != nil {
 		return err

@@ -89,7 +89,7 @@ func (c *Chain) EnsureFunds(ctx context.Context, to common.Address, gwei uint64)
 			return err
 		}
 		if have.Cmp(want) >= 0 {
-			return c.eth.TxPool().Sync() // the pool judges by its own view of the head
+			return c.syncPool() // the pool judges by its own view of the head
 		}
 		if time.Since(asked) > 5*time.Duration(c.cfg.Period) { // the block that held the credit may have failed
 			c.Fund(to, gwei)

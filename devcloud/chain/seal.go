@@ -57,7 +57,7 @@ func (c *Chain) forkchoice(head common.Hash) engine.ForkchoiceStateV1 {
 func (c *Chain) seal(ctx context.Context) error {
 	// The pool follows the head on its own thread; what it still misses would be
 	// missing in the block.
-	if err := c.eth.TxPool().Sync(); err != nil {
+	if err := c.syncPool(); err != nil {
 		return fmt.Errorf("waiting for the transaction pool: %w", err)
 	}
 	parent := c.eth.BlockChain().CurrentBlock()
@@ -105,6 +105,14 @@ func (c *Chain) seal(ctx context.Context) error {
 		return fmt.Errorf("making the block the head: %w", err)
 	}
 	return nil
+}
+
+// syncPool waits until the transaction pool has seen the head. One caller at a time:
+// the pool remembers only its last waiter, and another would wait for ever.
+func (c *Chain) syncPool() error {
+	c.pool.Lock()
+	defer c.pool.Unlock()
+	return c.eth.TxPool().Sync()
 }
 
 // takeCredit empties the list of accounts to fund. A block that fails loses them,
