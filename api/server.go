@@ -125,6 +125,6 @@ func (s *Server) serveHTTP(ctx context.Context, l net.Listener) error {
 	if err := srv.Shutdown(stop); err != nil {
 		_ = srv.Close()
 	}
-	<-done
+	<-done //nolint:errcheck // it was asked to close
 	return nil
 }

@@ -42,7 +42,7 @@ func TestParseRefuses(t *testing.T) {
 		"key twice":              strings.Replace(minimal, `"name":"a"`, `"name":"a","name":"b"`, 1),
 		"nested key twice":       strings.Replace(minimal, `"name":"a"`, `"name":"a","x":[{"y":1,"y":2}]`, 1),
 		"key differing in case":  strings.Replace(minimal, `"name":"a"`, `"name":"a","Runner":"bash"`, 1),
-		"unknown key, version 3": strings.Replace(strings.Replace(minimal, ":2,", `:"3",`, 1), `"name"`, `"nmae":1,"name"`, 1),
+		"unknown key, version 3": strings.Replace(strings.Replace(minimal, ":2,", `:"3",`, 1), `"name"`, `"nome":1,"name"`, 1),
 		"requirements, version 2": strings.Replace(minimal, `"name"`,
 			`"requirements":{},"name"`, 1),
 		"bad env name": strings.Replace(minimal, `"name"`, `"allowed_envs":["A-B"],"name"`, 1),

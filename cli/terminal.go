@@ -23,7 +23,7 @@ func terminal() (bool, func(string) ([]byte, error)) {
 }
 
 func runTool(name string, arg ...string) error {
-	c := exec.Command(name, arg...)
+	c := exec.Command(name, arg...) //nolint:noctx // it has the terminal, and Ctrl-C
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return c.Run()
 }

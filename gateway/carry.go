@@ -32,7 +32,7 @@ func (g *Gateway) app(ctx context.Context, c net.Conn, hello sni.Hello, t sni.Ta
 			WithReason(gatewayapi.ReasonTooMany).WithFix("try again when some have ended"))
 	}
 	defer give()
-	front := net.Conn(&prefixed{Conn: c, head: hello.Raw})
+	var front net.Conn
 	if t.Mode == sni.Passthrough {
 		front = &passthrough{prefixed: prefixed{Conn: c, head: hello.Raw}}
 	} else {

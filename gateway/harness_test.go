@@ -53,11 +53,9 @@ type world struct {
 
 // fakeAgent is dstack.sock: the wire is the real one, the evidence is a marker.
 type fakeAgent struct {
-	mu     sync.Mutex
 	rootC  *x509.Certificate
 	rootK  *ecdsa.PrivateKey
 	ticket ed25519.PublicKey
-	bound  []byte
 }
 
 func newFakeAgent(t testing.TB, ticket ed25519.PublicKey) *fakeAgent {

@@ -211,8 +211,7 @@ func (e *edge) update(peers []wgnet.Peer, runs map[string]string) error {
 		return err
 	}
 	for _, p := range peers {
-		key := string(p.PublicKey)
-		if was, known := e.runs[key]; known && was != runs[key] {
+		if was, known := e.runs[string(p.PublicKey)]; known && was != runs[string(p.PublicKey)] {
 			e.log.Info("the gateway has forgotten the session; shaking hands again", "gateway", p.Endpoint)
 			if err := e.net.ResetPeer(p.PublicKey); err != nil {
 				return err
@@ -250,7 +249,7 @@ func (e *edge) dial(port uint16) (net.Conn, error) {
 	if !allowed(e.policy, port) {
 		return nil, cvm.Errorf(cvm.Denied, "port %d is not in the app's port_policy", port)
 	}
-	return net.DialTimeout("tcp", net.JoinHostPort(e.target, fmt.Sprint(port)), 10*time.Second)
+	return net.DialTimeout("tcp", net.JoinHostPort(e.target, fmt.Sprint(port)), 10*time.Second) //nolint:noctx // a stream has no context
 }
 
 func allowed(p *appcompose.PortPolicy, port uint16) bool {

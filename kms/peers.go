@@ -208,7 +208,7 @@ func (m *Member) handleCosign(r *http.Request, req cosignRequest) (cosignRespons
 func (m *Member) leaderCall(ctx context.Context, local func() (proposeResponse, error), path string, req any) (proposeResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
 	defer cancel()
-	var last error = errors.New("there is no leader at the moment")
+	last := errors.New("there is no leader at the moment")
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		id, addr := m.replica.Leader()
 		switch {

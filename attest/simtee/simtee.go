@@ -99,7 +99,6 @@ type Hardware struct {
 	faults Faults
 	tds    map[string]*TD
 	addr   string // of the collateral service
-	ctl    *server
 }
 
 // New makes the vendor's and the machine's keys from the seed.

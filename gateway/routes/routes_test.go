@@ -198,11 +198,11 @@ func TestOrder(t *testing.T) {
 	a, _ := admit(t, tb, ticket(7, 1, 1), at)
 	b, _ := admit(t, tb, ticket(7, 2, 2), at)
 	first := func(when time.Time) *Route { l, _ := tb.Lookup([20]byte(cvm.AppID{7}), when); return l[0] }
-	if first(at) == first(at) {
+	if one, two := first(at), first(at); one == two {
 		t.Error("equal instances do not take turns")
 	}
 	a.Load.Streams.Add(1)
-	if first(at) != b || first(at) != b {
+	if one, two := first(at), first(at); one != b || two != b {
 		t.Error("the busier one came first")
 	}
 	b.Load.Failed(at)

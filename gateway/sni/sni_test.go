@@ -106,7 +106,7 @@ func TestRefusedHellos(t *testing.T) {
 		"other record in between": {append(split(raw, 10)[:15], 23, 3, 1, 0, 1, 0), ErrMalformed},
 	} {
 		_, err := ReadHello(bytes.NewReader(x.in))
-		if !errors.Is(err, x.want) && !(x.want == io.EOF && errors.Is(err, io.ErrUnexpectedEOF)) {
+		if !errors.Is(err, x.want) && !(errors.Is(x.want, io.EOF) && errors.Is(err, io.ErrUnexpectedEOF)) {
 			t.Errorf("%s: %v, want %v", name, err, x.want)
 		}
 	}

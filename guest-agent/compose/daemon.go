@@ -61,7 +61,8 @@ func (e *Engine) StartDaemon(ctx context.Context) error {
 	}
 	// A pid file that outlived its process (a killed guest) would stop dockerd.
 	_ = os.Remove("/var/run/docker.pid")
-	d := &daemon{cmd: exec.Command(e.cfg.Daemon, "--config-file", path), done: make(chan struct{}), out: &tail{max: 8 << 10}}
+	d := &daemon{cmd: exec.Command(e.cfg.Daemon, "--config-file", path), //nolint:noctx // stop ends it, after the containers
+		done: make(chan struct{}), out: &tail{max: 8 << 10}}
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
 	// Its own process group: a Ctrl-C at a terminal must not end it before the containers.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

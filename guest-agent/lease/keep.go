@@ -31,7 +31,7 @@ func (k *Keeper) Keep(ctx context.Context) error {
 	next := s.Granted().Lease.TTL / 2
 	for {
 		if err := run.Pause(ctx, next); err != nil {
-			return nil
+			return nil //nolint:nilerr // ctx ended
 		}
 		err := k.renew(ctx)
 		switch {
@@ -42,7 +42,7 @@ func (k *Keeper) Keep(ctx context.Context) error {
 			}
 			continue
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the same
 		case !Temporary(err):
 			return cvm.Errorf(cvm.CodeOf(err), "the KMS refuses to renew the lease: %w", err).WithReason(reason(err))
 		}

@@ -228,7 +228,7 @@ func falseKMS(err error) error {
 		case errors.As(e, &alert):
 			return nil // the other side's refusal
 		case errors.As(e, &cert):
-		case errors.As(e, &c) && c != err && c.Code != cvm.Unavailable:
+		case errors.As(e, &c) && c != err && c.Code != cvm.Unavailable: //nolint:errorlint // identity is meant
 		default:
 			continue
 		}

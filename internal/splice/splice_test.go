@@ -134,7 +134,7 @@ func TestWithoutHalfClose(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- Join(a, b, Options{}) }()
 	_ = client.CloseWrite()
-	if _, err := server.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	_ = wait(t, done)

@@ -39,7 +39,7 @@ func Open(path string) (*sql.DB, error) {
 		return nil, fmt.Errorf("opening database %s: %w", path, err)
 	}
 	db.SetMaxOpenConns(1)
-	if err := db.Ping(); err != nil {
+	if err := db.Ping(); err != nil { //nolint:noctx // a local file
 		_ = db.Close()
 		return nil, fmt.Errorf("opening database %s: %w", path, err)
 	}

@@ -72,7 +72,7 @@ func (n *Net) accept(r *tcp.ForwarderRequest, dial func(port uint16) (net.Conn, 
 		return
 	}
 	defer n.untrack(stream, target)
-	splice.Join(stream, target, splice.Options{Idle: forwardIdle})
+	_ = splice.Join(stream, target, splice.Options{Idle: forwardIdle})
 }
 
 // keepAlive finds peers that vanished without a FIN.

@@ -3,6 +3,7 @@ package cloud
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -116,7 +117,7 @@ func mergeTar(t *testing.T, base, dir, name, to string) {
 	defer in.Close()
 	for r := tar.NewReader(in); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err == nil && strings.HasPrefix(h.Name, "./dev/") && h.Typeflag != tar.TypeDir {

@@ -205,7 +205,7 @@ func TestFalseKMS(t *testing.T) {
 		}
 		eventually(t, "the machine is gone", 30*time.Second, func() error {
 			if _, err := node.Get(t.Context(), id); cvm.CodeOf(err) != cvm.NotFound {
-				return fmt.Errorf("it is there: %v", err)
+				return fmt.Errorf("it is there: %w", err)
 			}
 			return nil
 		})

@@ -81,10 +81,12 @@ func TestEdgeRefusals(t *testing.T) {
 		"coded error": {func(w http.ResponseWriter, _ *http.Request) {
 			rpc.WriteError(w, cvm.Errorf(cvm.NotFound, "no such app").WithFix("look again"))
 		}, cvm.NotFound, "no such app"},
-		"plain error": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 502) }, cvm.Unavailable, "502"},
-		"redirect":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://example.com/x", 302) }, cvm.Unavailable, "never redirected"},
-		"not JSON":    {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, cvm.Invalid, "not what was expected"},
-		"too large":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, rpc.MaxBody+2)) }, cvm.Unavailable, "larger"},
+		"plain error": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusBadGateway) }, cvm.Unavailable, "502"},
+		"redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://example.com/x", http.StatusFound)
+		}, cvm.Unavailable, "never redirected"},
+		"not JSON":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, cvm.Invalid, "not what was expected"},
+		"too large": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, rpc.MaxBody+2)) }, cvm.Unavailable, "larger"},
 	} {
 		e, _ := gateway(t, c.h)
 		_, _, err := e.GatewayEvidence(t.Context(), []byte{1})
