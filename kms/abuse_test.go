@@ -54,6 +54,22 @@ func TestGenuineEvidenceDoesNotFloodTheLedger(t *testing.T) {
 	}
 }
 
+// Evidence whose log is a lie shows no app; two of them are still two.
+func TestEachForgedLogHasItsLeaf(t *testing.T) {
+	c := newCluster(t, 1)
+	before := c.nodes[0].machine.Size()
+	for i := range 2 {
+		g := c.guest(composeOf(t, appcompose.Document{Name: "hello"}))
+		g.boot.Events[2].Payload = make([]byte, 32)
+		if _, err := g.release(); cvm.ReasonOf(err) != kmsapi.ReasonEvidence {
+			t.Fatalf("%v", err)
+		}
+		if l := c.lastLeaf(); c.nodes[0].machine.Size() != before+int64(i)+1 || l.Reason != kmsapi.ReasonEvidence || l.DeviceID != c.hw.DeviceID().String() {
+			t.Errorf("refusal %d: %+v", i+1, l)
+		}
+	}
+}
+
 // A deny that could not be written is not taken for one that was.
 func TestDenialsForget(t *testing.T) {
 	var d denials

@@ -66,11 +66,14 @@ func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte
 		return attest.Verified{}, err
 	}
 	out := &refusal{genuine: rej.Genuine, err: cvm.Errorf(cvm.Denied, "%w", rej).WithReason(reasonOf(rej)).WithFix(fixOf(rej))}
-	if rej.Genuine { // what it shows beside its faults names the leaf; a failure leaves the leaf without claims
+	if rej.Genuine { // what it shows beside its faults names the leaf
 		p.ReportData, p.AnyReportData = nil, true
 		p.Phases = []claim.Phase{claim.PhaseEarly, claim.PhaseRelease, claim.PhaseBooting, claim.PhaseRunning}
 		if lax, _, err := attest.Verify(ev, set, p, m.now()); err == nil {
 			out.claims = lax.Claims()
+		} else { // what the vendor signed tells one such refusal from another
+			q := rej.Unverified
+			out.claims = claim.Claims{Platform: q.Platform, DeviceID: q.DeviceID, ReportData: q.ReportData, MRTD: q.MRTD, RTMR: q.RTMR}
 		}
 	}
 	return attest.Verified{}, out
