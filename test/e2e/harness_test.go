@@ -29,7 +29,7 @@ import (
 const (
 	portBase = 28700
 	network  = "phala-e2e"
-	subnet   = "172.31.79.0/24"
+	subnet   = "172.31.83.0/24"
 	// held is how long a killed process stays down: long enough to see what works without it.
 	held = 3 * time.Second
 )
@@ -38,6 +38,7 @@ const (
 type machine struct {
 	dir, bin, state, cli string
 	ports                devcloud.Ports
+	strangers            []string // containers that were there before
 }
 
 // long says whether more than the everyday cases are wanted.
@@ -60,6 +61,7 @@ func newMachine(t *testing.T) *machine {
 		dir: dir, bin: filepath.Join(dir, "bin"), state: filepath.Join(dir, "state"), cli: filepath.Join(dir, "cli"),
 		ports: devcloud.PortsFrom(portBase),
 	}
+	m.strangers = m.containers(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			m.dumpLogs(t)

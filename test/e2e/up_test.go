@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -207,7 +208,7 @@ func (m *machine) containers(t *testing.T, filters ...string) []string {
 	if err != nil {
 		t.Fatalf("docker ps: %v", err)
 	}
-	return strings.Fields(string(out))
+	return slices.DeleteFunc(strings.Fields(string(out)), func(c string) bool { return slices.Contains(m.strangers, c) })
 }
 
 // newerState: a state that a newer program wrote is refused, not guessed at.
