@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -18,6 +19,7 @@ type fsm struct {
 	machine Machine
 	mu      sync.Mutex
 	err     error
+	applied atomic.Uint64 // index of the last command that the machine has taken
 	halted  chan struct{}
 }
 
@@ -41,6 +43,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 		close(f.halted)
 		return f.err
 	}
+	f.applied.Store(l.Index)
 	return out
 }
 

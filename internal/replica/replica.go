@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -75,6 +76,7 @@ type Replica struct {
 	cfg    Config
 	fsm    *fsm
 	raft   *raft.Raft
+	logs   raft.LogStore
 	trans  raft.Transport
 	close  func() error
 	fresh  bool
@@ -103,7 +105,7 @@ func New(c Config) (*Replica, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("reading raft state: %w", err), r.close())
 	}
-	r.fresh = !has
+	r.fresh, r.logs = !has, st.logs
 	r.trans = c.transport
 	if r.trans == nil {
 		r.trans = raft.NewNetworkTransportWithLogger(streams{c.Layer}, 3, 10*time.Second, logger)
@@ -300,7 +302,7 @@ func (r *Replica) AppliedIndex() uint64 { return r.raft.AppliedIndex() }
 func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
 	t := time.NewTicker(2 * time.Millisecond)
 	defer t.Stop()
-	for r.raft.AppliedIndex() < index {
+	for !r.reached(index) {
 		select {
 		case <-ctx.Done():
 			return NoQuorum(fmt.Errorf("this member has not caught up: %w", ctx.Err()))
@@ -310,6 +312,28 @@ func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
 		}
 	}
 	return nil
+}
+
+// reached reports whether the machine has taken every command up to index. Raft's
+// own applied index only says that they are queued for it.
+func (r *Replica) reached(index uint64) bool {
+	if r.raft.AppliedIndex() < index {
+		return false
+	}
+	took := r.fsm.applied.Load()
+	for i := index; i > took; i-- {
+		var l raft.Log
+		if err := r.logs.GetLog(i, &l); errors.Is(err, raft.ErrLogNotFound) {
+			return true // part of a snapshot, which the machine has
+		} else if err != nil {
+			return false
+		}
+		if l.Type == raft.LogCommand {
+			snap, err := strconv.ParseUint(r.raft.Stats()["last_snapshot_index"], 10, 64)
+			return err == nil && snap >= i
+		}
+	}
+	return true
 }
 
 // Snapshot forces a snapshot (operators and tests).
