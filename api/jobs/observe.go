@@ -158,7 +158,9 @@ func (r *Runner) syncOne(ctx context.Context, vmm VMM, c store.CVM, vm vmmapi.VM
 		return nil
 	}
 	progress := status == cloudapi.StatusStarting && c.BootProgress != vm.BootProgress
-	if status == c.Status && (vm.InstanceID.IsZero() || vm.InstanceID.String() == c.InstanceID) && !progress {
+	// A host that boots it again may get another refusal: the newest is the reason.
+	again := found && status == cloudapi.StatusFailed && vm.StartedAt.Unix() != c.StartedAt.Unix()
+	if status == c.Status && !again && (vm.InstanceID.IsZero() || vm.InstanceID.String() == c.InstanceID) && !progress {
 		return nil
 	}
 	var events []vmmapi.Event
@@ -176,7 +178,7 @@ func (r *Runner) syncOne(ctx context.Context, vmm VMM, c store.CVM, vm vmmapi.VM
 		if found {
 			observe(ch, vm, events)
 		}
-		if status != ch.CVM.Status {
+		if status != ch.CVM.Status || again {
 			settle(ch, status, e)
 		}
 		return nil
