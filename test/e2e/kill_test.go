@@ -34,7 +34,7 @@ type kill struct {
 
 func kills() []kill {
 	if !long() {
-		return []kill{{"leader", onBoot}, {"api", onCommit}, {"vmm", onKeys}, {"gateway", onBoot}, {"follower", onCommit}}
+		return []kill{{"leader", onBoot}, {"api", onCommit}, {"vmm", onKeys}, {"follower", onCommit}, {"gateway", onBoot}}
 	}
 	var all []kill
 	for _, v := range []string{"leader", "follower", "api", "vmm", "gateway"} {
@@ -87,6 +87,10 @@ func (m *machine) killOne(t *testing.T, hello, name string, k kill) {
 	eventually(t, "hello, afterwards", 45*time.Second, func() error { return fetch(c, m.url(hello)) })
 	if w := time.Since(begin); w > time.Second {
 		t.Logf("hello was back %s after the deploy", w.Round(100*time.Millisecond))
+	}
+	if k.victim == "gateway" {
+		// Crossing handshakes may stall a tunnel once for WireGuard's retry time, 5 s.
+		eventually(t, "hello answers steadily", 60*time.Second, func() error { return watch.steady(6 * time.Second) })
 	}
 	failures := watch.stop()
 	if k.victim != "gateway" {
@@ -253,6 +257,7 @@ type watching struct {
 	mu   sync.Mutex
 	ok   int
 	bad  []string
+	last time.Time // failure
 	end  chan struct{}
 	over chan struct{}
 	once sync.Once
@@ -275,6 +280,7 @@ func (m *machine) watch(t *testing.T, app string) *watching {
 			if err == nil {
 				w.ok++
 			} else {
+				w.last = time.Now()
 				w.bad = append(w.bad, time.Now().Format(time.TimeOnly)+" "+err.Error())
 			}
 			w.mu.Unlock()
@@ -287,6 +293,16 @@ func (m *machine) watch(t *testing.T, app string) *watching {
 	}()
 	t.Cleanup(func() { w.stop() })
 	return w
+}
+
+// steady is nil when the last failure is long enough ago.
+func (w *watching) steady(d time.Duration) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if since := time.Since(w.last); since < d {
+		return fmt.Errorf("it failed %s ago: %s", since.Round(time.Second), w.bad[len(w.bad)-1])
+	}
+	return nil
 }
 
 func (w *watching) good() int {
