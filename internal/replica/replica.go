@@ -22,8 +22,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
+	boltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
 
 	"github.com/confidential-cloud/phala/cvm"
 )
@@ -122,8 +122,17 @@ type stores struct {
 	snaps  raft.SnapshotStore
 }
 
-// segmentSize of the write-ahead log, in bytes: entries are a few kB each.
-const segmentSize = 8 << 20
+// openLog opens the log below dir. raft-wal would be faster, but v0.4.0 cannot be
+// opened again after a follower cut a conflicting tail and stopped ("sealed
+// segment has no index block"); the KMS writes a few entries a second.
+func openLog(dir string) (*boltdb.BoltStore, error) {
+	// The timeout: another process that holds the file is an error, not a wait.
+	w, err := boltdb.New(boltdb.Options{Path: filepath.Join(dir, "raft.db"), BoltOptions: &bbolt.Options{Timeout: 5 * time.Second}})
+	if err != nil {
+		return nil, fmt.Errorf("opening the raft log in %s: %w", dir, err)
+	}
+	return w, nil
+}
 
 func (r *Replica) open(logger hclog.Logger) (stores, error) {
 	if r.cfg.memory {
@@ -134,16 +143,14 @@ func (r *Replica) open(logger hclog.Logger) (stores, error) {
 	if len(r.cfg.Key) < MinKey {
 		return stores{}, cvm.Errorf(cvm.Internal, "replica: the key for the disk has %d bytes, want %d", len(r.cfg.Key), MinKey)
 	}
-	dir := filepath.Join(r.cfg.Dir, "wal")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(r.cfg.Dir, 0o700); err != nil {
 		return stores{}, fmt.Errorf("raft directory: %w", err)
 	}
-	meta := &metadb.BoltMetaDB{} // ours to close: the WAL forgets it, and keeps its file locked
-	w, err := wal.Open(dir, wal.WithSegmentSize(segmentSize), wal.WithLogger(logger), wal.WithMetaStore(meta))
+	w, err := openLog(r.cfg.Dir)
 	if err != nil {
-		return stores{}, errors.Join(fmt.Errorf("opening the raft log: %w", err), meta.Close())
+		return stores{}, err
 	}
-	r.close = func() error { return errors.Join(w.Close(), meta.Close()) }
+	r.close = w.Close
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(r.cfg.Dir, 2, logger)
 	if err != nil {
 		return stores{}, errors.Join(fmt.Errorf("opening snapshots: %w", err), r.close())

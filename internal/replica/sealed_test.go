@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/confidential-cloud/phala/cvm"
 )
@@ -41,8 +39,7 @@ func TestDiskOfAMaliciousHost(t *testing.T) {
 		return dir
 	}
 	forgeLog := func(t *testing.T, dir string) {
-		meta := &metadb.BoltMetaDB{}
-		w, err := wal.Open(filepath.Join(dir, "wal"), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta))
+		w, err := openLog(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +47,7 @@ func TestDiskOfAMaliciousHost(t *testing.T) {
 		if err == nil {
 			err = w.StoreLog(&raft.Log{Index: last + 1, Term: 9, Type: raft.LogCommand, Data: bytes.Repeat([]byte("x"), 64)})
 		}
-		if err = errors.Join(err, w.Close(), meta.Close()); err != nil {
+		if err = errors.Join(err, w.Close()); err != nil {
 			t.Fatal(err)
 		}
 	}
