@@ -166,13 +166,16 @@ func (c *Cloud) startGateway(ctx context.Context) error {
 	if guest.Log, err = c.logger("gateway-guest"); err != nil {
 		return err
 	}
-	agent, err := guestagent.New(guest)
-	if err != nil {
-		return err
+	boot := func(ctx context.Context) error { // an agent boots once: each run is a new one
+		agent, err := guestagent.New(guest)
+		if err != nil {
+			return err
+		}
+		return agent.Run(ctx)
 	}
 	dstack := guestapi.NewDstack(guest.DstackSock)
 	if err := c.start(ctx, service{
-		name: "gateway-guest", binary: "phala-guest-agent", config: &guest, run: agent.Run,
+		name: "gateway-guest", binary: "phala-guest-agent", config: &guest, run: boot,
 		ready: func(ctx context.Context) error { _, err := dstack.KMS(ctx); return err },
 		again: func(ctx context.Context) error { _, err := c.gatewayGuest(ctx); return err }, // registers only extend: a boot needs a fresh TD
 	}); err != nil {

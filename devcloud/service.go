@@ -27,7 +27,8 @@ type service struct {
 	patience time.Duration
 	// stop is the time between SIGTERM and SIGKILL; 20 s when zero.
 	stop time.Duration
-	// again, if any, prepares a process that ended for its next start.
+	// again, if any, prepares a service that ended for its next start; in this
+	// process only services that have it are started again.
 	again func(ctx context.Context) error
 }
 
@@ -38,8 +39,13 @@ func (c *Cloud) start(ctx context.Context, s service) error {
 		return fmt.Errorf("%s: writing its config: %w", s.name, err)
 	}
 	run := s.run
-	if c.cfg.Processes {
-		run = func(ctx context.Context) error { return c.supervise(ctx, s, path) }
+	switch {
+	case c.cfg.Processes:
+		run = func(ctx context.Context) error {
+			return c.supervise(ctx, s, func(ctx context.Context) error { return c.runProcess(ctx, s, path) })
+		}
+	case s.again != nil: // ends in the course of things (a lost lease) and starts anew
+		run = func(ctx context.Context) error { return c.supervise(ctx, s, s.run) }
 	}
 	c.group.Go(ctx, s.name, run)
 	return c.await(ctx, s)
@@ -67,12 +73,12 @@ func (c *Cloud) await(ctx context.Context, s service) error {
 	}
 }
 
-// supervise keeps a process of its own alive, as an init system would: started
-// again RestartDelay after it ends, stopped with SIGTERM, then killed.
-func (c *Cloud) supervise(ctx context.Context, s service, path string) error {
+// supervise keeps a service alive, as an init system would: started again
+// RestartDelay after it ends.
+func (c *Cloud) supervise(ctx context.Context, s service, run func(context.Context) error) error {
 	for {
 		started := time.Now()
-		err := c.runProcess(ctx, s, path)
+		err := run(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -91,6 +97,8 @@ func (c *Cloud) supervise(ctx context.Context, s service, path string) error {
 	}
 }
 
+// runProcess starts the program and waits for its end; it is stopped with SIGTERM,
+// then killed.
 func (c *Cloud) runProcess(ctx context.Context, s service, path string) error {
 	log, err := os.OpenFile(c.LogPath(s.name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
