@@ -97,7 +97,7 @@ func (n *node) start() {
 // wait polls until the VM is as wanted.
 func (n *node) wait(what string, ok func(vmmapi.VM) bool) vmmapi.VM {
 	n.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(90 * time.Second) // a loaded machine; only failures wait for it
 	for {
 		vm, err := n.c.Get(n.t.Context(), vmID)
 		if err == nil && ok(vm) {
@@ -196,7 +196,7 @@ func TestLifecycle(t *testing.T) {
 
 func (n *node) waitGone() {
 	n.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(90 * time.Second) // a loaded machine; only failures wait for it
 	for {
 		_, err := n.c.Get(n.t.Context(), vmID)
 		if cvm.CodeOf(err) == cvm.NotFound {
@@ -458,7 +458,7 @@ func TestCrashesAreTriedAgain(t *testing.T) {
 
 func (n *node) waitOther(id, state string) vmmapi.VM {
 	n.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(90 * time.Second) // a loaded machine; only failures wait for it
 	for {
 		vm, err := n.c.Get(n.t.Context(), id)
 		if err == nil && vm.State == state {
