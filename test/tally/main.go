@@ -19,7 +19,9 @@ func main() {
 	out := map[string][]string{}
 	var passed, failed, skipped int
 	var slow []string
-	for s := bufio.NewScanner(bufio.NewReaderSize(os.Stdin, 1<<20)); s.Scan(); {
+	s := bufio.NewScanner(os.Stdin)
+	s.Buffer(nil, 64<<20) // a test may print a long line; a scan that stops early would count too little
+	for s.Scan() {
 		var e event
 		if json.Unmarshal(s.Bytes(), &e) != nil {
 			continue
@@ -56,8 +58,12 @@ func main() {
 			delete(out, key)
 		}
 	}
-	for _, s := range slow {
-		fmt.Println("slow", s)
+	if err := s.Err(); err != nil {
+		failed++
+		fmt.Println("FAIL reading the tests' output:", err)
+	}
+	for _, line := range slow {
+		fmt.Println("slow", line)
 	}
 	fmt.Printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped)
 	if failed > 0 || passed == 0 {
