@@ -26,7 +26,11 @@ const (
 
 // Evidence is a parsed attestation, trusted by nobody.
 type Evidence struct {
-	Quote         []byte
+	Variant       string   // cvm.VariantTDX (also when ""), cvm.VariantSNP
+	Quote         []byte   // TDX
+	Report        []byte   // SEV-SNP: the attestation report
+	CertChain     [][]byte // SEV-SNP: certificates the prover brings (DER); hints, never trusted
+	MRConfig      string   // SEV-SNP: the MrConfig document that HOST_DATA is the hash of
 	EventLog      []eventlog.Event
 	RuntimeEvents []eventlog.Runtime
 	ReportData    [64]byte

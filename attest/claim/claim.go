@@ -19,6 +19,9 @@ const (
 	PhaseRelease Phase = "release" // the log ends exactly at boot-mr-done: no container can exist yet
 	PhaseBooting Phase = "booting" // between boot-mr-done and system-ready
 	PhaseRunning Phase = "running" // after system-ready
+	// PhaseUnproven: the platform has no runtime register (SEV-SNP), so that nothing
+	// says what has run since the launch.
+	PhaseUnproven Phase = "unproven"
 )
 
 // Claims is what verified evidence says. Every value is covered by a verified
@@ -46,6 +49,8 @@ type Claims struct {
 	XFAM          uint64             `json:"xfam"`
 	ReportData    []byte             `json:"report_data"` // 64 bytes
 
+	SNP *SNP `json:"snp,omitempty"` // of SEV-SNP evidence, which has none of the registers above
+
 	AppID         cvm.AppID       `json:"app_id"`
 	ComposeHash   cvm.ComposeHash `json:"compose_hash"`
 	InstanceID    cvm.InstanceID  `json:"instance_id"`
@@ -57,6 +62,26 @@ type Claims struct {
 	MRSystem     [32]byte `json:"mr_system"`     // over the key-provider event's hash, or zeros before it
 	MRAggregated [32]byte `json:"mr_aggregated"` // over the quoted RTMR3
 	MRBoot       [32]byte `json:"mr_boot"`       // mr_aggregated with RTMR3 replayed only through boot-mr-done
+}
+
+// SNP is what a SEV-SNP report says (AMD 56860).
+type SNP struct {
+	Product         string          `json:"product"` // Milan, Genoa, Turin
+	Signer          string          `json:"signer"`  // vcek or vlek
+	Version         uint32          `json:"version"`
+	ChipID          string          `json:"chip_id"` // hex
+	GuestSVN        uint32          `json:"guest_svn"`
+	Policy          uint64          `json:"policy"`
+	VMPL            uint32          `json:"vmpl"`
+	PlatformInfo    uint64          `json:"platform_info"`
+	Measurement     cvm.Measurement `json:"measurement"`
+	HostData        [32]byte        `json:"host_data"`
+	IDKeyDigest     cvm.Measurement `json:"id_key_digest"`
+	AuthorKeyDigest cvm.Measurement `json:"author_key_digest"`
+	ReportedTCB     uint64          `json:"reported_tcb"`
+	CommittedTCB    uint64          `json:"committed_tcb"`
+	CurrentTCB      uint64          `json:"current_tcb"`
+	LaunchTCB       uint64          `json:"launch_tcb"`
 }
 
 // TCB is the vendor's judgement of the platform.

@@ -40,6 +40,11 @@ type About struct {
 	Optional bool   // a failure still rejects; not having been made does not
 }
 
+// For lists every check of a verification of one TEE variant (cvm.Variant...) in order.
+func For(variant string) []About {
+	return All()
+}
+
 // All lists every check of a TDX verification in order.
 func All() []About {
 	return []About{
@@ -74,7 +79,10 @@ func All() []About {
 }
 
 // Recorder collects the checks of one verification.
-type Recorder struct{ made map[string]Check }
+type Recorder struct {
+	Variant string // cvm.Variant...; "" is TDX
+	made    map[string]Check
+}
 
 // Pass records a check that held; got is what was found, short and safe to show.
 func (r *Recorder) Pass(name, got string) {
@@ -126,7 +134,7 @@ func (r *Recorder) Passed(names ...string) bool {
 // as skipped. A check is required unless it is optional and was not made: an
 // optional check that failed rejects too.
 func (r *Recorder) Checks() []Check {
-	all := All()
+	all := For(r.Variant)
 	out := make([]Check, 0, len(all))
 	for _, a := range all {
 		c, ok := r.made[a.Name]

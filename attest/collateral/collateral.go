@@ -16,6 +16,14 @@ type Set struct {
 	RootCRL               []byte `json:"root_ca_crl"`              // DER
 	PCKCRL                []byte `json:"pck_crl"`                  // DER
 	PCKCRLIssuerChain     []byte `json:"pck_crl_issuer_chain"`     // PEM; not used: the quote's own chain names the issuer
+	AMD                   *AMD   `json:"amd,omitempty"`            // of SEV-SNP evidence; TDX evidence has none
+}
+
+// AMD is what AMD's key distribution service states about one chip.
+type AMD struct {
+	Leaf  []byte `json:"vcek"`       // VCEK or VLEK certificate, DER
+	Chain []byte `json:"cert_chain"` // PEM: ASK or ASVK, then ARK
+	CRL   []byte `json:"crl"`        // DER, signed by the ARK
 }
 
 // Limits of foreign collateral, in bytes.
