@@ -2,6 +2,7 @@ package attest
 
 import (
 	"bytes"
+	"crypto/sha512"
 
 	"github.com/confidential-cloud/phala/attest/eventlog"
 	"github.com/confidential-cloud/phala/cvm"
@@ -13,6 +14,8 @@ const MaxEvidence = 10 << 20
 const (
 	maxQuote  = 16 << 10
 	maxConfig = 1 << 20
+	maxCert   = 16 << 10
+	maxCerts  = 8
 )
 
 // Encoding of an attestation on the wire (dstack-core D.3, "VersionedAttestation").
@@ -29,18 +32,19 @@ type Evidence struct {
 	Variant       string   // cvm.VariantTDX (also when ""), cvm.VariantSNP
 	Quote         []byte   // TDX
 	Report        []byte   // SEV-SNP: the attestation report
-	CertChain     [][]byte // SEV-SNP: certificates the prover brings (DER); hints, never trusted
+	CertChain     [][]byte // SEV-SNP: certificates the prover brings; hints, never trusted
 	MRConfig      string   // SEV-SNP: the MrConfig document that HOST_DATA is the hash of
 	EventLog      []eventlog.Event
 	RuntimeEvents []eventlog.Runtime
 	ReportData    [64]byte
 	Config        string   // vm_config JSON (old captures: a sys-config with vm_config inside)
+	PodPayload    *string  // stack dstack-pod: what ReportData is the tagged hash of (see validate); else nil
 	Encoding      Encoding // as parsed, so that it re-encodes to the same bytes
 }
 
 // ParseEvidence reads an attestation in the reference's V0 (SCALE) or V1
-// (msgpack) form: bounded, canonical (it re-encodes to the same bytes), TDX only.
-// Errors carry code invalid, or unsupported for other TEEs.
+// (msgpack) form, of TDX or SEV-SNP: bounded and canonical (it re-encodes to the
+// same bytes). Errors carry code invalid, or unsupported for other TEEs.
 func ParseEvidence(b []byte) (Evidence, error) {
 	if len(b) > MaxEvidence {
 		return Evidence{}, cvm.Errorf(cvm.Invalid, "attestation: %d bytes, at most %d", len(b), MaxEvidence)
@@ -79,7 +83,7 @@ func ParseEvidence(b []byte) (Evidence, error) {
 // (CCEL table data; empty for none), the runtime events it extended RTMR3 with and
 // the vm_config it was started with.
 func NewEvidence(quote, ccel []byte, runtime []eventlog.Runtime, reportData [64]byte, vmConfig string) (Evidence, error) {
-	ev := Evidence{Quote: quote, RuntimeEvents: runtime, ReportData: reportData, Config: vmConfig}
+	ev := Evidence{Variant: cvm.VariantTDX, Quote: quote, RuntimeEvents: runtime, ReportData: reportData, Config: vmConfig}
 	if len(ccel) != 0 {
 		boot, err := eventlog.ParseCCEL(ccel)
 		if err != nil {
@@ -94,7 +98,7 @@ func NewEvidence(quote, ccel []byte, runtime []eventlog.Runtime, reportData [64]
 }
 
 // Marshal encodes the evidence as it was parsed, or by the reference's rule: V0
-// when every event has a V1 digest, else V1.
+// when every event has a V1 digest and the stack is dstack, else V1.
 func (e Evidence) Marshal() ([]byte, error) {
 	if err := e.validate(); err != nil {
 		return nil, err
@@ -105,7 +109,7 @@ func (e Evidence) Marshal() ([]byte, error) {
 	case EncodingV1:
 		return e.marshalV1(), nil
 	}
-	if e.hasV2() {
+	if e.hasV2() || e.PodPayload != nil {
 		return e.marshalV1(), nil
 	}
 	return e.marshalV0()
@@ -132,16 +136,50 @@ func (e Evidence) hasV2() bool {
 	return false
 }
 
-// validate bounds the parts, whoever made them.
+func (e Evidence) isSNP() bool { return e.Variant == cvm.VariantSNP }
+
+// notHere names a TEE of the reference that has no verifier behind this form.
+func notHere(kind string) error {
+	return cvm.Errorf(cvm.Unsupported, "attestation: TEE %.40q is not supported", kind).WithReason("tee-unsupported").
+		WithFix("evidence of Intel TDX and AMD SEV-SNP is read in this form")
+}
+
+// validate bounds the parts, whoever made them, and refuses those that belong to
+// another TEE: an encoding would lose them silently.
 func (e Evidence) validate() error {
 	switch {
-	case len(e.Quote) > maxQuote:
-		return cvm.Errorf(cvm.Invalid, "attestation: quote of %d bytes, at most %d", len(e.Quote), maxQuote)
-	case len(e.Config) > maxConfig:
-		return cvm.Errorf(cvm.Invalid, "attestation: config of %d bytes, at most %d", len(e.Config), maxConfig)
+	case e.Variant != "" && e.Variant != cvm.VariantTDX && e.Variant != cvm.VariantSNP:
+		return notHere(e.Variant)
+	case e.isSNP() && (len(e.Quote) != 0 || len(e.EventLog) != 0):
+		return cvm.Errorf(cvm.Invalid, "attestation: SEV-SNP evidence with a TDX quote or event log")
+	case !e.isSNP() && (len(e.Report) != 0 || len(e.CertChain) != 0 || e.MRConfig != ""):
+		return cvm.Errorf(cvm.Invalid, "attestation: TDX evidence with parts of a SEV-SNP report")
+	case len(e.Quote) > maxQuote || len(e.Report) > maxQuote:
+		return cvm.Errorf(cvm.Invalid, "attestation: quote or report of %d bytes, at most %d", max(len(e.Quote), len(e.Report)), maxQuote)
+	case e.PodPayload != nil && len(*e.PodPayload) > maxConfig:
+		return cvm.Errorf(cvm.Invalid, "attestation: report_data_payload of %d bytes, at most %d", len(*e.PodPayload), maxConfig)
+	case len(e.Config) > maxConfig || len(e.MRConfig) > maxConfig:
+		return cvm.Errorf(cvm.Invalid, "attestation: config of %d bytes, at most %d", max(len(e.Config), len(e.MRConfig)), maxConfig)
+	case len(e.CertChain) > maxCerts:
+		return cvm.Errorf(cvm.Invalid, "attestation: %d certificates, at most %d", len(e.CertChain), maxCerts)
 	case len(e.EventLog) > eventlog.MaxEvents || len(e.RuntimeEvents) > eventlog.MaxEvents:
 		return cvm.Errorf(cvm.Invalid, "attestation: more than %d events", eventlog.MaxEvents)
+	// Nothing may rest on a payload that the quote does not cover.
+	case e.PodPayload != nil && e.ReportData != sha512.Sum512([]byte(podTag+*e.PodPayload)):
+		return cvm.Errorf(cvm.Invalid, "attestation: report_data is not the hash of report_data_payload")
 	}
+	for _, c := range e.CertChain {
+		if len(c) > maxCert {
+			return cvm.Errorf(cvm.Invalid, "attestation: certificate of %d bytes, at most %d", len(c), maxCert)
+		}
+	}
+	return e.validateEvents()
+}
+
+// podTag is the reference's domain tag of application report data (dstack-core D.4).
+const podTag = "app-data:"
+
+func (e Evidence) validateEvents() error {
 	for _, x := range e.EventLog {
 		if err := x.Validate(); err != nil {
 			return err

@@ -3,6 +3,7 @@ package attest_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha512"
 	"os"
 	"path/filepath"
 	"testing"
@@ -30,6 +31,17 @@ func seeds(f *testing.F) {
 			f.Fatal(err)
 		}
 		for _, e := range []attest.Evidence{ev, ev.Strip(), {Quote: []byte{1}, Encoding: attest.EncodingV0}, {Encoding: attest.EncodingV1}} {
+			b, err := e.Marshal()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b)
+		}
+	}
+	pod := "{}"
+	for _, e := range []attest.Evidence{snpEvidence(), {PodPayload: &pod, ReportData: sha512.Sum512([]byte("app-data:" + pod))}} {
+		for _, form := range []attest.Encoding{attest.EncodingAuto, attest.EncodingV1} {
+			e.Encoding = form
 			b, err := e.Marshal()
 			if err != nil {
 				f.Fatal(err)

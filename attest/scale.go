@@ -9,24 +9,36 @@ import (
 )
 
 // V0 is SCALE: 00, enum variant, body, runtime events, report data, config.
+// The variant's number chooses the body: 0 is TDX (quote, event log), 3 SEV-SNP
+// (report, cert_chain, mr_config).
 const (
 	v0Version    = 0
 	v0VariantTDX = 0
+	v0VariantSNP = 3
 )
+
+// v0Names are the reference's variants in the order of their numbers.
+func v0Names() []string {
+	return []string{kindTDX, "gcp-tdx", "nitro-enclave", kindSNP, "aws-nitro-tpm"}
+}
 
 func parseV0(b []byte) (Evidence, error) {
 	r := &scaleReader{reader{b: b}}
 	ev := Evidence{Encoding: EncodingV0}
-	if v, variant := r.u8(), r.u8(); v != v0Version || variant != v0VariantTDX {
-		return ev, cvm.Errorf(cvm.Unsupported, "attestation: TEE variant %d is not supported (TDX is 0)", variant)
-	}
-	ev.Quote = r.bytes()
-	for range r.count(eventlog.MaxEvents) {
-		e := eventlog.Event{IMR: r.u32(), Type: r.u32(), Digest: r.bytes(), Name: r.str(), Payload: r.bytes()}
-		if r.bad {
-			break
-		}
-		ev.EventLog = append(ev.EventLog, e)
+	version, variant := r.u8(), int(r.u8())
+	switch {
+	case r.bad || version != v0Version: // reported below
+		r.bad = true
+	case variant == v0VariantTDX:
+		ev.Variant = cvm.VariantTDX
+		r.tdx(&ev)
+	case variant == v0VariantSNP:
+		ev.Variant = cvm.VariantSNP
+		r.snp(&ev)
+	case variant < len(v0Names()):
+		return ev, notHere(v0Names()[variant])
+	default:
+		return ev, cvm.Errorf(cvm.Unsupported, "attestation: unknown TEE variant %d", variant)
 	}
 	for range r.count(eventlog.MaxEvents) {
 		e := eventlog.Runtime{Name: r.str(), Payload: r.bytes()}
@@ -43,19 +55,41 @@ func parseV0(b []byte) (Evidence, error) {
 	return ev, nil
 }
 
+func (r *scaleReader) tdx(ev *Evidence) {
+	ev.Quote = r.bytes()
+	for range r.count(eventlog.MaxEvents) {
+		e := eventlog.Event{IMR: r.u32(), Type: r.u32(), Digest: r.bytes(), Name: r.str(), Payload: r.bytes()}
+		if r.bad {
+			break
+		}
+		ev.EventLog = append(ev.EventLog, e)
+	}
+}
+
+func (r *scaleReader) snp(ev *Evidence) {
+	ev.Report = r.bytes()
+	for range r.count(maxCerts) {
+		c := r.bytes()
+		if r.bad {
+			break
+		}
+		ev.CertChain = append(ev.CertChain, c)
+	}
+	ev.MRConfig = r.str()
+}
+
 func (e Evidence) marshalV0() ([]byte, error) {
 	if e.hasV2() {
 		return nil, cvm.Errorf(cvm.Invalid, "attestation: V2 events cannot be encoded as V0")
 	}
-	b := []byte{v0Version, v0VariantTDX}
-	b = scaleBytes(b, e.Quote)
-	b = compact(b, len(e.EventLog))
-	for _, x := range e.EventLog {
-		b = binary.LittleEndian.AppendUint32(b, x.IMR)
-		b = binary.LittleEndian.AppendUint32(b, x.Type)
-		b = scaleBytes(b, x.Digest)
-		b = scaleBytes(b, []byte(x.Name))
-		b = scaleBytes(b, x.Payload)
+	if e.PodPayload != nil {
+		return nil, cvm.Errorf(cvm.Invalid, "attestation: stack %s cannot be encoded as V0", stackPod)
+	}
+	var b []byte
+	if e.isSNP() {
+		b = e.snpV0()
+	} else {
+		b = e.tdxV0()
 	}
 	b = compact(b, len(e.RuntimeEvents))
 	for _, r := range e.RuntimeEvents {
@@ -64,6 +98,28 @@ func (e Evidence) marshalV0() ([]byte, error) {
 	}
 	b = append(b, e.ReportData[:]...)
 	return scaleBytes(b, []byte(e.Config)), nil
+}
+
+func (e Evidence) tdxV0() []byte {
+	b := scaleBytes([]byte{v0Version, v0VariantTDX}, e.Quote)
+	b = compact(b, len(e.EventLog))
+	for _, x := range e.EventLog {
+		b = binary.LittleEndian.AppendUint32(b, x.IMR)
+		b = binary.LittleEndian.AppendUint32(b, x.Type)
+		b = scaleBytes(b, x.Digest)
+		b = scaleBytes(b, []byte(x.Name))
+		b = scaleBytes(b, x.Payload)
+	}
+	return b
+}
+
+func (e Evidence) snpV0() []byte {
+	b := scaleBytes([]byte{v0Version, v0VariantSNP}, e.Report)
+	b = compact(b, len(e.CertChain))
+	for _, c := range e.CertChain {
+		b = scaleBytes(b, c)
+	}
+	return scaleBytes(b, []byte(e.MRConfig))
 }
 
 func scaleBytes(b, v []byte) []byte { return append(compact(b, len(v)), v...) }
