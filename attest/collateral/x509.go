@@ -97,6 +97,9 @@ func ParseCRL(der []byte) (*CRL, error) {
 			return nil, cvm.Errorf(cvm.Invalid, "revocation list: critical extension %s", e.Id)
 		}
 	}
+	if l.Number == nil || l.Number.Sign() < 0 || l.Number.BitLen() > 160 || len(l.AuthorityKeyId) == 0 || len(l.AuthorityKeyId) > 64 {
+		return nil, cvm.Errorf(cvm.Invalid, "revocation list: without a proper number or authority key id")
+	}
 	c := &CRL{list: l, revoked: map[string]bool{}}
 	for _, e := range l.RevokedCertificateEntries {
 		c.revoked[e.SerialNumber.String()] = true
