@@ -19,9 +19,11 @@ require (
 	github.com/ethereum/go-ethereum v1.16.9 // governance/ethereum, internal/wallet, devcloud/chain; 1.17 pulls refused modules with beacon
 	github.com/fxamacker/cbor/v2 v2.9.0 // attest/measure: measurement.tdx.cbor
 	github.com/go-chi/chi/v5 v5.5.0 // HTTP routes of the services
+	github.com/google/go-configfs-tsm v0.3.3 // attest/tdxguest: reports from configfs-tsm
 	github.com/google/go-containerregistry v0.21.7 // internal/registry: an OCI registry in the process
 	github.com/google/go-tdx-guest v0.3.2-0.20260305110651-91f9a52f36c7 // oracle for our verifier in tests (newest that is to be had)
 	github.com/google/uuid v1.6.0 // ids of machines and CVMs
+	github.com/hanwen/go-fuse/v2 v2.12.1 // attest/simtee/teefs: the kernel's TEE files, played by the simulator
 	github.com/hashicorp/go-hclog v1.6.3 // the logger hashicorp/raft wants
 	github.com/hashicorp/raft v1.8.0 // internal/replica: consensus of the KMS
 	github.com/hashicorp/raft-boltdb/v2 v2.3.0 // its durable log; 2.3.1 wants a package of go-metrics that is gone

@@ -216,6 +216,7 @@ func (t *TD) device() http.Handler {
 		b, err := t.CCEL(r.Context())
 		return ccelResponse{b}, err
 	}))
+	mux.HandleFunc("GET "+pathRegisters, rpc.Handle(func(r *http.Request, _ none) (Registers, error) { return t.Registers(r.Context()) }))
 	mux.HandleFunc("POST "+pathSeal, rpc.Handle(func(r *http.Request, q sealRequest) (sealResponse, error) {
 		k, err := t.SealKey(r.Context(), q.Context)
 		return sealResponse{k}, err

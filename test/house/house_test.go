@@ -125,6 +125,8 @@ var homes = map[string][]string{
 	"github.com/danielgtaylor/huma":          {"api"},
 	"github.com/google/go-tdx-guest":         {"attest/tdxguest"},
 	"github.com/google/go-sev-guest":         {"attest/sevguest"},
+	"github.com/google/go-configfs-tsm":      {"attest/tdxguest", "attest/sevguest"},
+	"github.com/hanwen/go-fuse":              {"attest/simtee/teefs"},
 	"github.com/riverqueue/river":            {"api"},
 	"golang.zx2c4.com/wireguard":             {"internal/wgnet"},
 	"gvisor.dev/gvisor":                      {"internal/wgnet"},
