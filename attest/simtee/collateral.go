@@ -168,6 +168,9 @@ func (m minter) sign(name string, v obj) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m.f.Statement != nil {
+		b = m.f.Statement(name, b)
+	}
 	sig, err := signRaw(m.h.keys[m.signer()], b)
 	if err != nil {
 		return nil, err

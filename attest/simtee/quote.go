@@ -82,6 +82,9 @@ func (h *Hardware) qeReport(ak, auth []byte) []byte {
 	case QEReportData:
 		r[383] = 1 // the upper half must be zero
 	}
+	if edit := h.cfg.Faults.QEReport; edit != nil {
+		edit(r)
+	}
 	return r
 }
 
@@ -160,6 +163,9 @@ func (h *Hardware) report(s Shape, rtmr3 cvm.Measurement, reportData [64]byte) [
 	b = slices.Concat(b, rtmr3[:], reportData[:])
 	if h.cfg.QuoteVersion == 5 {
 		b = slices.Concat(b, svn[:], s.MRServiceTD[:])
+	}
+	if f.Body != nil {
+		f.Body(b)
 	}
 	return b
 }

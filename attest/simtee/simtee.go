@@ -62,9 +62,17 @@ type Faults struct {
 	SeamAttribute uint64   // quotes name these SEAMATTRIBUTES
 	ModuleMajor   byte     // quotes name this TDX module; 0: the listed one
 
+	// Statement edits the TCB info ("tcbInfo") or QE identity ("enclaveIdentity")
+	// before the vendor signs it; nil leaves it. Body edits a TD report before it is
+	// signed into a quote.
+	Statement func(name string, json []byte) []byte
+	Body      func(report []byte)
+
 	// Read by New only:
 	QE         QEFault // the quoting enclave's fault
 	SignerName string  // common name of the TCB signing certificate; "" is Intel's
+	// QEReport edits the quoting enclave's report before the processor signs it.
+	QEReport func(report []byte)
 }
 
 // QEFault is what is wrong with the quoting enclave; its report is genuinely signed.
