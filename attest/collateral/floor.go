@@ -108,7 +108,11 @@ func MarksOf(root *x509.Certificate, t *TCBInfo, q *QEIdentity, lists ...*CRL) F
 		f[prefix+"qe"] = big.NewInt(int64(q.EvalNumber))
 	}
 	for _, c := range lists {
-		f[prefix+"crl/"+hex.EncodeToString(c.list.AuthorityKeyId)] = c.list.Number
+		n := c.list.Number
+		if n == nil {
+			n = new(big.Int) // a list without a number is older than any with one
+		}
+		f[prefix+"crl/"+hex.EncodeToString(c.list.AuthorityKeyId)] = n
 	}
 	return f
 }

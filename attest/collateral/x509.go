@@ -112,13 +112,22 @@ func (c *CRL) Window() Window { return Window{c.list.ThisUpdate, c.list.NextUpda
 
 // Verify checks that issuer signed the list and that it is current.
 func (c *CRL) Verify(issuer *x509.Certificate, at time.Time) error {
+	if err := c.SignedBy(issuer); err != nil {
+		return err
+	}
+	if err := c.Window().Check(at); err != nil {
+		return cvm.Errorf(cvm.Invalid, "revocation list of %s: %w", issuer.Subject.CommonName, err)
+	}
+	return nil
+}
+
+// SignedBy checks that issuer signed the list. Whether it is current is another
+// question (Window).
+func (c *CRL) SignedBy(issuer *x509.Certificate) error {
 	if !bytes.Equal(c.list.RawIssuer, issuer.RawSubject) {
 		return cvm.Errorf(cvm.Invalid, "revocation list of %s, want that of %s", c.list.Issuer.CommonName, issuer.Subject.CommonName)
 	}
 	if err := c.list.CheckSignatureFrom(issuer); err != nil {
-		return cvm.Errorf(cvm.Invalid, "revocation list of %s: %w", issuer.Subject.CommonName, err)
-	}
-	if err := c.Window().Check(at); err != nil {
 		return cvm.Errorf(cvm.Invalid, "revocation list of %s: %w", issuer.Subject.CommonName, err)
 	}
 	return nil
