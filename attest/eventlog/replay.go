@@ -25,15 +25,17 @@ func Replay(digests ...cvm.Measurement) cvm.Measurement {
 
 // Digest is what the guest extends RTMR3 with for this event. V1 hashes
 // LE32(type) ":" name ":" payload; V2 hashes Preimage.
-func (r Runtime) Digest() cvm.Measurement {
+func (r Runtime) Digest() cvm.Measurement { return sha512.Sum384(r.hashed()) }
+
+func (r Runtime) hashed() []byte {
 	if r.Version == 2 {
-		return sha512.Sum384(r.Preimage())
+		return r.Preimage()
 	}
 	b := binary.LittleEndian.AppendUint32(nil, RuntimeType)
 	b = append(b, ':')
 	b = append(b, r.Name...)
 	b = append(b, ':')
-	return sha512.Sum384(append(b, r.Payload...))
+	return append(b, r.Payload...)
 }
 
 // Preimage is the canonical JSON (RFC 8785) whose SHA-384 is the V2 digest.
