@@ -183,7 +183,11 @@ func TestRecordedLite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		policy.Image.ACPIDigests = append(policy.Image.ACPIDigests, acpi)
+		c, err := measure.ParseVMConfig(ev.Config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy.Image.ACPI = append(policy.Image.ACPI, measure.ACPI{Topology: c.Topology, Loader: acpi[0], RSDP: acpi[1], Tables: acpi[2]})
 		_, _, err = attest.Verify(ev, collateral.Set{}, policy, now())
 		rejected(t, err, true, claim.CollateralParse)
 	})

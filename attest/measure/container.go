@@ -35,7 +35,11 @@ func Container(vmConfig string) (Registers, error) {
 	if err != nil {
 		return Registers{}, err
 	}
-	return container(c)
+	b, err := containerBoot(c)
+	if err != nil {
+		return Registers{}, err
+	}
+	return b.Registers(), nil
 }
 
 // ContainerCCEL is the boot event log (CCEL table data) that replays to
@@ -51,16 +55,17 @@ func ContainerCCEL(vmConfig string) ([]byte, error) {
 	return eventlog.EncodeCCEL(containerEvents(c))
 }
 
-func container(c VMConfig) (Registers, error) {
-	var r Registers
+func containerBoot(c VMConfig) (Boot, error) {
+	var b Boot
 	if err := checkContainer(c); err != nil {
-		return r, err
+		return b, err
 	}
-	r.MRTD = sha512.Sum384(append([]byte(tagMRTD), c.OSImageHash[:]...))
+	b.MRTD = sha512.Sum384(append([]byte(tagMRTD), c.OSImageHash[:]...))
 	for _, e := range containerEvents(c) {
-		r.RTMR[e.IMR] = eventlog.Extend(r.RTMR[e.IMR], cvm.Measurement(e.Digest))
+		input := [...]string{InputShape, InputInit, InputRoot}[e.IMR]
+		b.Steps[e.IMR] = append(b.Steps[e.IMR], Step{input, cvm.Measurement(e.Digest)})
 	}
-	return r, nil
+	return b, nil
 }
 
 func checkContainer(c VMConfig) error {

@@ -17,8 +17,8 @@ import (
 
 // Variants of vm_config.tdx_attestation_variant.
 const (
-	VariantLegacy    = ""          // needs the image's files: not admitted by any policy yet
-	VariantLite      = "lite"      // recomputed from vm_config.tdx_measurement and three ACPI digests of the log
+	VariantLegacy    = ""          // recomputed from Policy.Images, which names the image
+	VariantLite      = "lite"      // recomputed from vm_config.tdx_measurement, which os_image_hash covers
 	VariantContainer = "container" // the container driver's simulated TDs
 )
 
@@ -35,23 +35,36 @@ type Registers struct {
 // no variant.
 type Policy struct {
 	Variants []string
-	// ACPIDigests lists admitted {loader, RSDP, tables} digests for variant lite:
-	// the host chooses these tables and the guest's kernel runs their code, so that
-	// an unlisted set refuses, unless AnyACPI says that the risk is accepted.
-	ACPIDigests [][3]cvm.Measurement
-	AnyACPI     bool
+	// Images are the reference values of images, each with its Hash: variant legacy
+	// is refused for all others.
+	Images []Image
+	// ACPI lists admitted ACPI tables per topology, for variants lite and legacy: the
+	// host chooses these tables and the guest's kernel runs their code, so that an
+	// unlisted set refuses, unless AnyACPI says that the risk is accepted.
+	ACPI    []ACPI
+	AnyACPI bool
 }
 
 // VMConfig is what the verifier reads of vm_config (dstack-core A.7). Only what
 // enters the registers is believed.
 type VMConfig struct {
+	Topology
 	OSImageHash cvm.ImageHash
-	CPUCount    uint32
-	MemorySize  uint64 // bytes
 	Variant     string
-	QEMUVersion string
+	// TwoPass overrides what the QEMU version says about MRTD (the field of the wire
+	// is called qemu_single_pass_add_pages and means the opposite); nil: it decides.
+	TwoPass *bool
 
 	tdxMeasurement *tdxMeasurement
+}
+
+// twoPass reports whether MRTD was built in two passes, which QEMU 8 does.
+func (c VMConfig) twoPass() (bool, error) {
+	major, err := c.qemuMajor()
+	if c.TwoPass != nil {
+		return *c.TwoPass, err
+	}
+	return major == 8, err
 }
 
 // ParseVMConfig reads vm_config JSON. Keys of other concerns are ignored (they
@@ -63,9 +76,13 @@ func ParseVMConfig(vmConfig string) (VMConfig, error) {
 	if err != nil {
 		return c, cvm.Errorf(cvm.Invalid, "vm_config: %w", err)
 	}
+	var pic *bool
 	for name, dst := range map[string]any{
 		"os_image_hash": &c.OSImageHash, "cpu_count": &c.CPUCount, "memory_size": &c.MemorySize,
 		"tdx_attestation_variant": &c.Variant, "qemu_version": &c.QEMUVersion, "tdx_measurement": &c.tdxMeasurement,
+		"qemu_single_pass_add_pages": &c.TwoPass, "pic": &pic, "pci_hole64_size": &c.PCIHole64Size, "hugepages": &c.HugePages,
+		"num_gpus": &c.NumGPUs, "num_nvswitches": &c.NumNVSwitches, "num_nics": &c.NumNICs, "num_verity_volumes": &c.NumVerityVolumes,
+		"swtpm": &c.SWTPM, "hotplug_off": &c.HotplugOff, "host_share_mode": &c.HostShareMode,
 	} {
 		raw, ok := fields[name]
 		if !ok {
@@ -77,6 +94,12 @@ func ParseVMConfig(vmConfig string) (VMConfig, error) {
 	}
 	if c.OSImageHash == (cvm.ImageHash{}) {
 		return c, cvm.Errorf(cvm.Invalid, "vm_config: os_image_hash is missing")
+	}
+	c.Topology = c.normal()
+	if major, err := c.qemuMajor(); pic != nil {
+		c.PIC = *pic
+	} else {
+		c.PIC = err == nil && major == 8 // an unreadable version is refused where it matters
 	}
 	return c, nil
 }
@@ -121,42 +144,69 @@ func object(s string) (map[string]json.RawMessage, error) {
 // Result is what Expected found.
 type Result struct {
 	Config    VMConfig
-	Registers Registers
+	Boot      Boot
+	Registers Registers // what Boot replays to
 	// ACPIUnchecked says that the ACPI tables came from the log and are on no list.
 	ACPIUnchecked bool
+
+	image *Image // nil for variant container
 }
 
 // Expected computes the registers that the image named by vm_config must show,
 // by the variant it states, if the policy admits that variant. events is the
-// evidence's event log; variant lite takes its ACPI digests.
+// evidence's event log, of which only the three ACPI digests are used; they must
+// be on the policy's list for this topology. Errors carry code denied with reason
+// "image-variant", "image-unknown" or "acpi-tables", invalid or unsupported.
 func Expected(p Policy, vmConfig string, events []eventlog.Event) (Result, error) {
 	c, err := ParseVMConfig(vmConfig)
-	if err != nil {
-		return Result{Config: c}, err
-	}
 	res := Result{Config: c}
+	if err != nil {
+		return res, err
+	}
 	if !slices.Contains(p.Variants, c.Variant) {
 		return res, cvm.Errorf(cvm.Denied, "measurement variant %q is not admitted (policy admits %q)", c.Variant, p.Variants).
 			WithReason("image-variant")
 	}
-	switch c.Variant {
-	case VariantContainer:
-		res.Registers, err = container(c)
-	case VariantLite:
-		var acpi [3]cvm.Measurement
-		if acpi, err = eventlog.ACPIDigests(events); err != nil {
-			return res, err
-		}
-		if !slices.Contains(p.ACPIDigests, acpi) {
-			if !p.AnyACPI {
-				return res, cvm.Errorf(cvm.Denied, "the host's ACPI tables (%s...) are not on the allow-list", acpi[2].String()[:16]).
-					WithReason("acpi-tables")
-			}
-			res.ACPIUnchecked = true
-		}
-		res.Registers, err = lite(c, acpi)
-	default:
-		err = cvm.Errorf(cvm.Unsupported, "measurement variant %q cannot be recomputed", c.Variant)
+	if c.Variant != VariantContainer {
+		return p.machine(c, events)
+	}
+	if res.Boot, err = containerBoot(c); err == nil {
+		res.Registers = res.Boot.Registers()
 	}
 	return res, err
+}
+
+// machine is Expected for real virtual machines.
+func (p Policy) machine(c VMConfig, events []eventlog.Event) (Result, error) {
+	m, err := p.image(c)
+	if err != nil {
+		return Result{Config: c}, err
+	}
+	acpi, err := eventlog.ACPIDigests(events)
+	if err != nil {
+		return Result{Config: c}, err
+	}
+	listed := p.admits(c.Topology, acpi)
+	if !listed && !p.AnyACPI {
+		return Result{Config: c}, cvm.Errorf(cvm.Denied, "%s", p.whyACPI(c.Topology, acpi)).WithReason("acpi-tables").
+			WithFix("list the tables of this topology (phala measure acpi), or start the VM with a listed one")
+	}
+	res, err := m.Expect(c, acpi)
+	res.ACPIUnchecked = !listed
+	return res, err
+}
+
+// image finds what the image must measure.
+func (p Policy) image(c VMConfig) (Image, error) {
+	switch c.Variant {
+	case VariantLite:
+		return c.liteImage()
+	case VariantLegacy:
+		if i := slices.IndexFunc(p.Images, func(m Image) bool { return m.Hash == c.OSImageHash }); i >= 0 {
+			return p.Images[i], nil
+		}
+		return Image{}, cvm.Errorf(cvm.Denied, "image %s is not among the reference values", c.OSImageHash.String()[:16]).
+			WithReason("image-unknown").WithFix("add it to the reference-value feed, or deploy with variant lite")
+	}
+	return Image{}, cvm.Errorf(cvm.Unsupported, "measurement variant %q cannot be recomputed", c.Variant)
 }

@@ -93,7 +93,7 @@ func TestZeroPolicyAdmitsNoVariant(t *testing.T) {
 			t.Errorf("%q: %v", v, err)
 		}
 	}
-	if _, err := measure.Expected(measure.Policy{Variants: []string{""}}, strings.Replace(config, `"container"`, `""`, 1), nil); cvm.CodeOf(err) != cvm.Unsupported {
+	if _, err := measure.Expected(measure.Policy{Variants: []string{""}}, strings.Replace(config, `"container"`, `""`, 1), nil); cvm.ReasonOf(err) != "image-unknown" {
 		t.Errorf("legacy: %v", err)
 	}
 }
