@@ -1,6 +1,7 @@
 package teefs
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"strconv"
@@ -18,20 +19,26 @@ const (
 	maxEntries = 1024
 )
 
-// provider makes reports. name is what the provider file says.
+// provider makes reports. name is what the provider file says; levels shows the
+// files of privilege levels and auxiliary data.
 type provider struct {
 	name   string
-	report func(ctx context.Context, in []byte) ([]byte, error)
+	levels bool
+	report func(ctx context.Context, in [64]byte, level uint) (out, aux []byte, err error)
 }
 
-func tdxProvider(d Device) provider {
-	return provider{name: "tdx_guest", report: func(ctx context.Context, in []byte) ([]byte, error) {
-		if len(in) != 64 {
-			return nil, syscall.EINVAL
-		}
-		return d.Quote(ctx, [64]byte(in))
+func providerOf(d Device) provider {
+	if l, ok := d.(Leveled); ok {
+		return provider{name: l.Provider(), levels: true, report: l.Report}
+	}
+	return provider{name: "tdx_guest", report: func(ctx context.Context, in [64]byte, _ uint) (out, aux []byte, err error) {
+		out, err = d.Quote(ctx, in)
+		return out, nil, err
 	}}
 }
+
+// maxLevel is the kernel's highest privilege level.
+const maxLevel = 3
 
 // subsystem is /sys/kernel/config/tsm/report: mkdir makes an entry, rmdir ends it.
 type subsystem struct {
@@ -46,10 +53,12 @@ var _ fs.NodeMkdirer = (*subsystem)(nil)
 // entry is one user's report. Its fields are guarded by the subsystem's mutex.
 type entry struct {
 	folder
-	tsm  *subsystem
-	in   []byte
-	out  []byte
-	dead bool
+	tsm   *subsystem
+	in    []byte
+	level uint
+	out   []byte
+	aux   []byte
+	dead  bool
 	// A report is valid while no input was written since: read equals written.
 	written, read uint64
 }
@@ -69,15 +78,28 @@ func (s *subsystem) Mkdir(ctx context.Context, name string, _ uint32, _ *fuse.En
 	}
 	s.entries[name] = e
 	dir := s.NewPersistentInode(ctx, e, dirAttr())
-	for file, a := range map[string]*attribute{
-		"inblob":     {mode: 0o200, blob: e.setIn},
-		"outblob":    {mode: 0o400, read: e.report},
-		"generation": {mode: 0o444, read: e.generation},
-		"provider":   {mode: 0o444, read: func(context.Context) ([]byte, error) { return []byte(s.provider.name + "\n"), nil }},
-	} {
+	for file, a := range e.files() {
 		dir.AddChild(file, dir.NewPersistentInode(ctx, a, fileAttr()), false)
 	}
 	return dir, 0
+}
+
+func (e *entry) files() map[string]*attribute {
+	line := func(text string) func(context.Context) ([]byte, error) {
+		return func(context.Context) ([]byte, error) { return []byte(text + "\n"), nil }
+	}
+	m := map[string]*attribute{
+		"inblob":     {mode: 0o200, blob: e.setIn},
+		"outblob":    {mode: 0o400, read: func(ctx context.Context) ([]byte, error) { return e.report(ctx, &e.out) }},
+		"generation": {mode: 0o444, read: e.generation},
+		"provider":   {mode: 0o444, read: line(e.tsm.provider.name)},
+	}
+	if e.tsm.provider.levels {
+		m["privlevel"] = &attribute{mode: 0o200, write: e.setLevel}
+		m["privlevel_floor"] = &attribute{mode: 0o444, read: line("0")}
+		m["auxblob"] = &attribute{mode: 0o400, read: func(ctx context.Context) ([]byte, error) { return e.report(ctx, &e.aux) }}
+	}
+	return m
 }
 
 func (s *subsystem) Rmdir(_ context.Context, name string) syscall.Errno {
@@ -102,13 +124,35 @@ func (e *entry) locked(fn func() error) error {
 	return fn()
 }
 
+// advance counts a write.
+func (e *entry) advance() error {
+	if e.written+1 == e.read { // written around the clock without a reader
+		return syscall.EBUSY
+	}
+	e.written++
+	return nil
+}
+
 func (e *entry) setIn(_ context.Context, b []byte) error {
 	return e.locked(func() error {
-		if e.written+1 == e.read { // written around the clock without a reader
-			return syscall.EBUSY
+		if err := e.advance(); err != nil {
+			return err
 		}
-		e.written++
 		e.in = slices.Clone(b)
+		return nil
+	})
+}
+
+func (e *entry) setLevel(_ context.Context, b []byte) error {
+	v, err := strconv.ParseUint(string(bytes.TrimSpace(b)), 10, 8)
+	if err != nil || v > maxLevel {
+		return syscall.EINVAL
+	}
+	return e.locked(func() error {
+		if err := e.advance(); err != nil {
+			return err
+		}
+		e.level = uint(v)
 		return nil
 	})
 }
@@ -120,20 +164,20 @@ func (e *entry) generation(context.Context) (b []byte, err error) {
 	})
 }
 
-// report makes the report of the present input, once.
-func (e *entry) report(ctx context.Context) (b []byte, err error) {
+// report makes the report of the present input, once, and returns a part of it.
+func (e *entry) report(ctx context.Context, part *[]byte) (b []byte, err error) {
 	return b, e.locked(func() error {
-		if len(e.in) == 0 {
+		if len(e.in) != maxInBlob {
 			return syscall.EINVAL
 		}
 		if e.out == nil || e.read != e.written {
-			out, err := e.tsm.provider.report(ctx, e.in)
+			out, aux, err := e.tsm.provider.report(ctx, [64]byte(e.in), e.level)
 			if err != nil {
 				return err
 			}
-			e.out, e.read = out, e.written
+			e.out, e.aux, e.read = out, aux, e.written
 		}
-		b = e.out
+		b = *part
 		return nil
 	})
 }

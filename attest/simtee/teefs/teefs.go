@@ -29,6 +29,13 @@ type Device interface {
 	Registers(ctx context.Context) (simtee.Registers, error)
 }
 
+// Leveled is a device whose reports have privilege levels and auxiliary data, as
+// SEV-SNP's have; it takes the place of Quote.
+type Leveled interface {
+	Provider() string // what Linux calls it: "sev_guest"
+	Report(ctx context.Context, reportData [64]byte, level uint) (out, aux []byte, err error)
+}
+
 // Paths below the mount point, as they are below "/" in a guest.
 const (
 	ConfigFS     = "sys/kernel/config"
@@ -72,7 +79,7 @@ func (f *FS) Close() error {
 
 // build fills the tree.
 func build(ctx context.Context, root *folder, d Device) {
-	tsm := &subsystem{folder: folder{}, provider: tdxProvider(d)}
+	tsm := &subsystem{provider: providerOf(d)}
 	parent, name := root.walk(ctx, reports)
 	parent.AddChild(name, parent.NewPersistentInode(ctx, tsm, dirAttr()), false)
 
