@@ -38,7 +38,7 @@ type Evidence struct {
 	RuntimeEvents []eventlog.Runtime
 	ReportData    [64]byte
 	Config        string   // vm_config JSON (old captures: a sys-config with vm_config inside)
-	PodPayload    *string  // stack dstack-pod: what ReportData is the tagged hash of (see validate); else nil
+	PodPayload    *string  // stack dstack-pod: what ReportData is the tagged hash of (see Validate); else nil
 	Encoding      Encoding // as parsed, so that it re-encodes to the same bytes
 }
 
@@ -66,7 +66,7 @@ func ParseEvidence(b []byte) (Evidence, error) {
 	if err != nil {
 		return Evidence{}, err
 	}
-	if err := ev.validate(); err != nil {
+	if err := ev.Validate(); err != nil {
 		return Evidence{}, err
 	}
 	again, err := ev.Marshal()
@@ -94,13 +94,13 @@ func NewEvidence(quote, ccel []byte, runtime []eventlog.Runtime, reportData [64]
 	for _, r := range runtime {
 		ev.EventLog = append(ev.EventLog, r.Event())
 	}
-	return ev, ev.validate()
+	return ev, ev.Validate()
 }
 
 // Marshal encodes the evidence as it was parsed, or by the reference's rule: V0
 // when every event has a V1 digest and the stack is dstack, else V1.
 func (e Evidence) Marshal() ([]byte, error) {
-	if err := e.validate(); err != nil {
+	if err := e.Validate(); err != nil {
 		return nil, err
 	}
 	switch e.Encoding {
@@ -144,9 +144,9 @@ func notHere(kind string) error {
 		WithFix("evidence of Intel TDX and AMD SEV-SNP is read in this form")
 }
 
-// validate bounds the parts, whoever made them, and refuses those that belong to
+// Validate bounds the parts, whoever made them, and refuses those that belong to
 // another TEE: an encoding would lose them silently.
-func (e Evidence) validate() error {
+func (e Evidence) Validate() error {
 	switch {
 	case e.Variant != "" && e.Variant != cvm.VariantTDX && e.Variant != cvm.VariantSNP:
 		return notHere(e.Variant)
