@@ -12,6 +12,7 @@ import (
 
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/attest/simtee"
+	"github.com/confidential-cloud/phala/attest/tdxguest"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/boot"
 	"github.com/confidential-cloud/phala/guest-agent/compose"
@@ -192,16 +193,21 @@ func (a *Agent) prepare() (err error) {
 			return fmt.Errorf("preparing %s: %w", d, err)
 		}
 	}
-	a.rec, err = boot.NewRecorder(a.tee(), a.cfg.EventDir)
+	tee, err := a.tee()
+	if err != nil {
+		return err
+	}
+	a.rec, err = boot.NewRecorder(tee, a.cfg.EventDir)
 	return err
 }
 
 // tee is the simulated device when the driver gave one, else the hardware's own.
-func (a *Agent) tee() boot.TEE {
+func (a *Agent) tee() (boot.TEE, error) {
 	if _, err := os.Stat(a.cfg.TEESock); err == nil {
-		return simtee.NewDevice(a.cfg.TEESock)
+		return simtee.NewDevice(a.cfg.TEESock), nil
 	}
-	return boot.NewDevices(os.Getenv)
+	c, err := tdxguest.FromEnv(os.Getenv)
+	return tdxguest.New(c), err
 }
 
 func (a *Agent) deps() boot.Deps {

@@ -52,6 +52,7 @@ func (h *recordingHost) last(event string) string {
 }
 
 type fixture struct {
+	hw    *simtee.Hardware
 	deps  Deps
 	host  *recordingHost
 	rec   *Recorder
@@ -61,7 +62,14 @@ type fixture struct {
 
 func newFixture(t *testing.T, compose string, instance guestapi.InstanceInfo) *fixture {
 	t.Helper()
-	hw, err := simtee.New(simtee.Config{Seed: make([]byte, 32)})
+	return newFixtureOn(t, simtee.Config{}, func(td *simtee.TD) TEE { return td }, compose, instance)
+}
+
+// newFixtureOn boots on a machine of one's own, through the device that wrap makes of the TD.
+func newFixtureOn(t *testing.T, machine simtee.Config, wrap func(*simtee.TD) TEE, compose string, instance guestapi.InstanceInfo) *fixture {
+	t.Helper()
+	machine.Seed = make([]byte, 32)
+	hw, err := simtee.New(machine)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,8 +85,8 @@ func newFixture(t *testing.T, compose string, instance guestapi.InstanceInfo) *f
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{host: &recordingHost{}}
-	if f.rec, err = NewRecorder(td, t.TempDir()); err != nil {
+	f := &fixture{host: &recordingHost{}, hw: hw}
+	if f.rec, err = NewRecorder(wrap(td), t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
 	call := func(name string) {

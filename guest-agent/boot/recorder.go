@@ -14,8 +14,8 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 )
 
-// TEE is the hardware as a guest sees it. attest/simtee.Device and Devices
-// implement it.
+// TEE is the hardware as a guest sees it. attest/tdxguest.Device and
+// attest/simtee.Device implement it.
 type TEE interface {
 	// Quote signs 64 bytes of report data.
 	Quote(ctx context.Context, reportData [64]byte) ([]byte, error)
