@@ -92,6 +92,9 @@ func ParseCRL(der []byte) (*CRL, error) {
 	if err != nil {
 		return nil, cvm.Errorf(cvm.Invalid, "revocation list: %w", err)
 	}
+	if len(l.Raw) != len(der) { // the standard parser passes over what follows
+		return nil, cvm.Errorf(cvm.Invalid, "revocation list: %d bytes after it", len(der)-len(l.Raw))
+	}
 	for _, e := range l.Extensions {
 		if e.Critical {
 			return nil, cvm.Errorf(cvm.Invalid, "revocation list: critical extension %s", e.Id)
