@@ -260,6 +260,10 @@ func (v *verifier) launch() {
 	if len(v.ev.Events) == 0 && len(v.p.Phases) == 0 {
 		return
 	}
+	if !v.rec.Passed(claim.TPMPCRDigest) {
+		v.rec.Skip(claim.EventlogReplay, "the PCR values are not those quoted")
+		return
+	}
 	want, ok := v.out.PCRs[LaunchPCR]
 	if !ok {
 		v.rec.Fail(claim.EventlogReplay, "", "", "PCR14 is not quoted")
