@@ -22,17 +22,6 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 )
 
-// Policy is what a relying party admits. The zero Policy accepts nothing.
-type Policy struct {
-	Roots         []Root    // admitted trust roots
-	TCBStatus     []string  // admitted merged statuses, for example "UpToDate"
-	ReportData    *[64]byte // nil is refused unless AnyReportData
-	AnyReportData bool
-	Phases        []claim.Phase
-	Image         measure.Policy
-	SNP           SNPPolicy // what of SEV-SNP is admitted; the zero value admits none
-}
-
 // Verified is evidence that passed a policy. Only Verify makes one.
 type Verified struct {
 	ok     bool
@@ -77,12 +66,12 @@ func verifyTDX(ev Evidence, c collateral.Set, p Policy, at time.Time) (Verified,
 		out.PPID = hex.EncodeToString(res.PCK.PPID)
 		out.FMSPC = hex.EncodeToString(res.PCK.FMSPC[:])
 	}
-	p.tcb(rec, res)
+	p.tcb(rec, res.TCB, res.Marks)
 	if q := res.Quote; q != nil {
-		tdx.CheckTD(q.Body, rec)
 		fromBody(&out, q.Body)
 		p.reportData(rec, ev, q.Body.ReportData)
 		p.eventLog(rec, &out, ev, q.Body)
+		p.TD.td(rec, q.Body, out.ComposeHash)
 		p.image(rec, &out, ev, q.Body)
 	}
 	checks := rec.Checks()
@@ -90,54 +79,6 @@ func verifyTDX(ev Evidence, c collateral.Set, p Policy, at time.Time) (Verified,
 		return Verified{}, checks, &claim.Rejection{Checks: checks, Genuine: rec.Passed(tdx.Genuine()...), Unverified: out}
 	}
 	return Verified{ok: true, claims: out}, checks, nil
-}
-
-func (p Policy) admits(spki [32]byte) bool { return p.platform(spki) != "" }
-
-// platform is what an admitted root stands for. Genuine platforms come from
-// pinned keys alone, whatever a policy says; a policy that calls another root
-// genuine is not believed, and a root without a platform is not admitted.
-func (p Policy) platform(spki [32]byte) cvm.Platform {
-	for _, r := range p.Roots {
-		if r.SPKI != spki {
-			continue
-		}
-		switch {
-		case slices.Contains(IntelRoots(), r):
-			return cvm.PlatformTDX
-		case isIntel(spki):
-			return "" // Intel's key under another name: a mistake in the policy
-		case r.Platform == cvm.PlatformSimulated || r.Platform == cvm.PlatformCustom:
-			return r.Platform
-		}
-	}
-	return ""
-}
-
-func (p Policy) tcb(rec *claim.Recorder, res tdx.Result) {
-	switch {
-	case res.TCB.Status == "":
-		rec.Skip(claim.TCBStatus, "the platform could not be rated")
-	case res.TCB.Status == tdx.Revoked || !slices.Contains(p.TCBStatus, res.TCB.Status):
-		rec.Fail(claim.TCBStatus, fmt.Sprintf("one of %q", p.TCBStatus), res.TCB.Status, "the policy does not admit this TCB status")
-	default:
-		rec.Pass(claim.TCBStatus, res.TCB.Status)
-	}
-}
-
-func (p Policy) reportData(rec *claim.Recorder, ev Evidence, quoted [64]byte) {
-	switch {
-	case ev.ReportData != quoted:
-		rec.Fail(claim.ReportData, hex.EncodeToString(quoted[:8]), hex.EncodeToString(ev.ReportData[:8]), "the evidence states other report data than the quote")
-	case p.ReportData != nil && quoted != *p.ReportData:
-		rec.Fail(claim.ReportData, hex.EncodeToString(p.ReportData[:8]), hex.EncodeToString(quoted[:8]), "the quote was not made for this request")
-	case p.ReportData == nil && !p.AnyReportData:
-		rec.Fail(claim.ReportData, "", "", "the policy names no report data")
-	case p.ReportData == nil:
-		rec.Pass(claim.ReportData, "any")
-	default:
-		rec.Pass(claim.ReportData, "")
-	}
 }
 
 func fromBody(out *claim.Claims, b tdx.Body) {
@@ -254,7 +195,11 @@ func (p Policy) image(rec *claim.Recorder, out *claim.Claims, ev Evidence, b tdx
 	}
 	got := measure.Registers{MRTD: b.MRTD, RTMR: [3]cvm.Measurement(b.RTMR[:3])}
 	if name, w, g := differs(want.Registers, got); name != "" {
-		rec.Fail(claim.ImageMeasurement, short(w), short(g), name+" is not what this image and VM shape give")
+		why := name + " is not what this image and VM shape give"
+		if rec.Passed(claim.QuoteSignature) { // strangers get no work from us
+			why = measure.Words(measure.Explain(p.Image, want, ev.EventLog, got))
+		}
+		rec.Fail(claim.ImageMeasurement, short(w), short(g), why)
 		return
 	}
 	note := "image " + want.Config.OSImageHash.String()[:16]

@@ -152,7 +152,7 @@ func TestZeroPolicyAcceptsNothing(t *testing.T) {
 	s := newScene(t, nil)
 	s.policy = attest.Policy{}
 	_, _, err := s.verify()
-	rejected(t, err, false, claim.RootAdmitted, claim.TCBStatus, claim.ReportData, claim.PhaseCheck, claim.ImageMeasurement)
+	rejected(t, err, false, claim.RootAdmitted, claim.TCBStatus, claim.TDAttributes, claim.TDXFAM, claim.TDModuleListed, claim.ReportData, claim.PhaseCheck, claim.ImageMeasurement)
 }
 
 func TestZeroVerifiedCannotBeUsed(t *testing.T) {

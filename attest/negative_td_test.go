@@ -17,7 +17,7 @@ func tdRefusals() []refusal {
 		{"33 reserved TUD bit", attrs(simtee.DefaultAttributes | 1<<3), nil, true, []string{claim.TDDebug}},
 		{"33 XFAM without SSE", func(s *scene) { s.boot.XFAM = 1 }, nil, true, []string{claim.TDXFAM}},
 		{"33 XFAM undefined bit", func(s *scene) { s.boot.XFAM = 3 | 1<<40 }, nil, true, []string{claim.TDXFAM}},
-		{"34 service TD", func(s *scene) { s.cfg.QuoteVersion = 5; s.boot.MRServiceTD[0] = 1 }, nil, true, []string{claim.TDAttributes}},
+		{"34 service TD", func(s *scene) { s.cfg.QuoteVersion = 5; s.boot.MRServiceTD[0] = 1 }, nil, true, []string{claim.TDService}},
 	}
 }
 
@@ -33,7 +33,7 @@ func policyRefusals() []refusal {
 		{"38 any report data, but another stated", nil, func(s *scene) { s.policy.ReportData, s.policy.AnyReportData, s.ev.ReportData[0] = nil, true, 9 }, true, []string{claim.ReportData}},
 		{"36 report data of zeros is still compared", nil, func(s *scene) { s.policy.ReportData = &[64]byte{} }, true, []string{claim.ReportData}},
 		{"36 zero policy", nil, func(s *scene) { s.policy = attest.Policy{} }, false,
-			[]string{claim.RootAdmitted, claim.TCBStatus, claim.ReportData, claim.PhaseCheck, claim.ImageMeasurement}},
+			[]string{claim.RootAdmitted, claim.TCBStatus, claim.TDAttributes, claim.TDXFAM, claim.TDModuleListed, claim.ReportData, claim.PhaseCheck, claim.ImageMeasurement}},
 		{"52 container variant on a custom root", nil, func(s *scene) { s.policy.Roots[0].Platform = cvm.PlatformCustom }, true, []string{claim.ImageMeasurement}},
 	}
 }

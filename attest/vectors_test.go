@@ -171,7 +171,7 @@ func TestRecordedLite(t *testing.T) {
 	if !got.ACPIUnchecked || got.Config.OSImageHash.String()[:8] != "e6f5cfec" {
 		t.Errorf("%+v", got)
 	}
-	policy := attest.Policy{Roots: attest.IntelRoots(), TCBStatus: []string{"UpToDate"}, AnyReportData: true,
+	policy := attest.Policy{Roots: attest.IntelRoots(), TCBStatus: []string{"UpToDate"}, AnyReportData: true, TD: attest.StrictTD(),
 		Phases: []claim.Phase{claim.PhaseRunning}, Image: p}
 	_, _, err = attest.Verify(ev, collateral.Set{}, policy, now())
 	rejected(t, err, true, claim.CollateralParse)
@@ -213,7 +213,7 @@ func TestRecordedQuote(t *testing.T) {
 	if q.Size() != len(raw)-70 {
 		t.Errorf("size %d of %d", q.Size(), len(raw))
 	}
-	policy := attest.Policy{Roots: attest.IntelRoots(), AnyReportData: true}
+	policy := attest.Policy{Roots: attest.IntelRoots(), AnyReportData: true, TD: attest.StrictTD()}
 	_, checks, err := attest.Verify(attest.Evidence{Quote: raw, ReportData: q.Body.ReportData}, collateral.Set{}, policy, now())
 	var r *claim.Rejection
 	if !errors.As(err, &r) || !r.Genuine {

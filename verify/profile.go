@@ -181,7 +181,7 @@ func (p Profile) MaxStaleness() (time.Duration, error) {
 // policy is what evidence must pass: phase running, bound to reportData.
 func (p Profile) policy(reportData [64]byte) attest.Policy {
 	pol := attest.Policy{
-		TCBStatus: p.TEE.TCBStatus, ReportData: &reportData, Phases: []claim.Phase{claim.PhaseRunning},
+		TCBStatus: p.TEE.TCBStatus, ReportData: &reportData, Phases: []claim.Phase{claim.PhaseRunning}, TD: attest.StrictTD(),
 		Image: measure.Policy{Variants: p.TEE.ImageVariants, AnyACPI: p.TEE.AnyACPI},
 	}
 	for _, r := range p.TEE.Roots {

@@ -92,6 +92,8 @@ type TCB struct {
 	QE         string   `json:"qe,omitempty"`
 	Advisories []string `json:"advisories"`
 	EvalNumber int      `json:"evaluation_data_number"`
+	// QEEvalNumber is that of the quoting enclave's identity.
+	QEEvalNumber int `json:"qe_evaluation_data_number,omitempty"`
 }
 
 // Verdict of one check.

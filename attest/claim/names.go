@@ -1,5 +1,7 @@
 package claim
 
+import "github.com/confidential-cloud/phala/cvm"
+
 // Names of the checks that a verification of TDX evidence makes, in the order in
 // which they are made. They are stable: reports, ledger leaves and tests use them.
 const (
@@ -20,9 +22,16 @@ const (
 	TDXModule        = "tdx.module"
 	TCBMatch         = "tcb.match"
 	TCBStatus        = "tcb.status"
+	TCBAdvisories    = "tcb.advisories"
+	CollateralFloor  = "collateral.floor"
 	TDDebug          = "td.debug"
 	TDAttributes     = "td.attributes"
 	TDXFAM           = "td.xfam"
+	TDModuleListed   = "td.mrseam"
+	TDConfigID       = "td.mrconfigid"
+	TDOwner          = "td.mrowner"
+	TDOwnerConfig    = "td.mrownerconfig"
+	TDService        = "td.mrservicetd"
 	ReportData       = "reportdata"
 	EventlogBoot     = "eventlog.boot"
 	EventlogReplay   = "eventlog.replay"
@@ -42,6 +51,12 @@ type About struct {
 
 // For lists every check of a verification of one TEE variant (cvm.Variant...) in order.
 func For(variant string) []About {
+	if variant == cvm.VariantSNP {
+		return allSNP()
+	}
+	if o := other(variant); o != nil {
+		return o
+	}
 	return All()
 }
 
@@ -65,9 +80,16 @@ func All() []About {
 		{Name: TDXModule, Title: "The TDX module is the vendor's", Fix: "the host runs a TDX module that the vendor does not list"},
 		{Name: TCBMatch, Title: "The vendor rates this platform's patch level", Fix: "the platform is older than anything the vendor lists: update its firmware"},
 		{Name: TCBStatus, Title: "The patch level is admitted", Fix: "update the host's firmware and TDX module, or admit this status in the policy"},
+		{Name: TCBAdvisories, Title: "No advisory that the policy denies", Fix: "mitigate what the advisory names, or take it off the policy's list"},
+		{Name: CollateralFloor, Title: "The vendor's statements have not gone back", Fix: "ask another collateral service: this one answers with statements older than ones already seen, or than the policy admits"},
 		{Name: TDDebug, Title: "The VM cannot be debugged by the host", Fix: "start the VM without the debug attribute"},
 		{Name: TDAttributes, Title: "The VM's attributes are safe", Fix: "start the VM with SEPT_VE_DISABLE and without reserved attributes"},
 		{Name: TDXFAM, Title: "The VM's CPU features are safe", Fix: "start the VM with a plain CPU model"},
+		{Name: TDModuleListed, Title: "The TDX module is one the policy admits", Fix: "compare the host's TDX module with the policy's list; a new module needs a newer list"},
+		{Name: TDConfigID, Title: "MRCONFIGID is as the policy says", Fix: "the host launched the VM with another configuration id: look how it was started"},
+		{Name: TDOwner, Title: "MROWNER is as the policy says", Fix: "the host set an owner: look how the VM was started"},
+		{Name: TDOwnerConfig, Title: "MROWNERCONFIG is as the policy says", Fix: "the host set an owner configuration: look how the VM was started"},
+		{Name: TDService, Title: "No service TD is bound to the VM", Fix: "a service TD (migration) could copy the VM's memory: start the VM without one"},
 		{Name: ReportData, Title: "The evidence answers this request", Fix: "the quote was made for another key, nonce or connection: ask for a fresh one"},
 		{Name: EventlogBoot, Title: "The firmware's log matches the boot registers", Fix: "the log was altered: the registers are what counts", Optional: true},
 		{Name: EventlogReplay, Title: "The event log replays to the VM's register", Fix: "the log was altered, or belongs to another boot"},

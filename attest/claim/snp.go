@@ -35,6 +35,7 @@ func allSNP() []About {
 		{Name: QuoteSignature, Title: "The chip's key signed this report", Fix: "the report was altered after it was made, or the certificate is of another chip or TCB"},
 		{Name: CRLFresh, Title: "The revocation list is genuine and current", Fix: "refresh the revocation list, and check this machine's clock"},
 		{Name: CRLRevoked, Title: "No certificate in the chain is revoked", Fix: "the vendor revoked this machine: do not use it"},
+		{Name: CollateralFloor, Title: "The revocation list has not gone back", Fix: "ask another key distribution service: this one answers with an older list than one already seen"},
 		{Name: SNPChip, Title: "The certificate is this chip's", Fix: "the certificate is of another chip, or the host hides its chip id (MASK_CHIP_ID): fetch the right one, or admit masked chips"},
 		{Name: SNPTCB, Title: "The certificate is for the TCB that the report states", Fix: "fetch the certificate for the reported TCB; a committed TCB above the current one means broken firmware"},
 		{Name: TCBMatch, Title: "The policy rates this product's patch level", Fix: "give the policy a minimum TCB for this product"},

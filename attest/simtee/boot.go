@@ -124,6 +124,6 @@ func (g *Guest) Evidence(ctx context.Context, reportData [64]byte) (attest.Evide
 func (h *Hardware) Policy(reportData [64]byte, phases ...claim.Phase) attest.Policy {
 	return attest.Policy{
 		Roots: []attest.Root{attest.SimulatedRoot(h.RootSPKI())}, TCBStatus: []string{"UpToDate"},
-		ReportData: &reportData, Phases: phases, Image: measure.Policy{Variants: []string{measure.VariantContainer}},
+		ReportData: &reportData, Phases: phases, TD: attest.StrictTD(), Image: measure.Policy{Variants: []string{measure.VariantContainer}},
 	}
 }

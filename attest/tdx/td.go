@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/confidential-cloud/phala/attest/claim"
-	"github.com/confidential-cloud/phala/cvm"
 )
 
 // Bits of TDATTRIBUTES and XFAM (Intel TDX Module ABI specification).
@@ -14,14 +13,18 @@ const (
 	attrSeptVeDisable uint64 = 1 << 28
 	attrPKS           uint64 = 1 << 30
 
-	xfamMust uint64 = 0x3     // x87 and SSE are always on
-	xfamMay  uint64 = 0x6dbe7 // what TDX modules define
+	xfamMust uint64 = 0x3 // x87 and SSE are always on
+
+	// SafeAttributes may be set in a sound TD: SEPT_VE_DISABLE (must) and PKS.
+	SafeAttributes = attrSeptVeDisable | attrPKS
+	// SafeXFAM are the CPU features that TDX modules define.
+	SafeXFAM uint64 = 0x6dbe7
 )
 
-// CheckTD applies the built-in policy on the TD's own attributes: no debug, no
-// host-raised #VE, nothing reserved, no service TD (a migration agent could copy
-// the TD's memory).
-func CheckTD(b Body, rec *claim.Recorder) {
+// CheckTD judges the TD's own attributes and CPU features by what may be set.
+// Whatever mayAttrs and mayXFAM say: no debug, no host-raised #VE, nothing reserved,
+// no migration (a service TD could copy the TD's memory).
+func CheckTD(b Body, mayAttrs, mayXFAM uint64, rec *claim.Recorder) {
 	if b.TDAttributes&attrTUD != 0 {
 		rec.Fail(claim.TDDebug, "0", fmt.Sprintf("%#x", b.TDAttributes&attrTUD), "the VM runs in debug mode: the host can read it")
 	} else {
@@ -32,16 +35,19 @@ func CheckTD(b Body, rec *claim.Recorder) {
 	switch {
 	case attrs&attrSeptVeDisable == 0:
 		rec.Fail(claim.TDAttributes, want, fmt.Sprintf("%#x", b.TDAttributes), "SEPT_VE_DISABLE is clear: the host can raise exceptions in the VM")
-	case attrs&^(attrSeptVeDisable|attrPKS) != 0:
+	case attrs&^SafeAttributes != 0:
 		rec.Fail(claim.TDAttributes, want, fmt.Sprintf("%#x", b.TDAttributes), "reserved, migration or monitoring attributes are set")
-	case b.MRServiceTD != (cvm.Measurement{}):
-		rec.Fail(claim.TDAttributes, "no service TD", short(b.MRServiceTD[:]), "a service TD is bound to the VM")
+	case attrs&^mayAttrs != 0:
+		rec.Fail(claim.TDAttributes, fmt.Sprintf("within %#x", mayAttrs), fmt.Sprintf("%#x", b.TDAttributes), "the policy does not admit these attributes")
 	default:
 		rec.Pass(claim.TDAttributes, fmt.Sprintf("%#x", b.TDAttributes))
 	}
-	if b.XFAM&xfamMust != xfamMust || b.XFAM&^xfamMay != 0 {
-		rec.Fail(claim.TDXFAM, fmt.Sprintf("%#x within %#x", xfamMust, xfamMay), fmt.Sprintf("%#x", b.XFAM), "the VM's extended CPU features are not a defined set")
-	} else {
+	switch {
+	case b.XFAM&xfamMust != xfamMust || b.XFAM&^SafeXFAM != 0:
+		rec.Fail(claim.TDXFAM, fmt.Sprintf("%#x within %#x", xfamMust, SafeXFAM), fmt.Sprintf("%#x", b.XFAM), "the VM's extended CPU features are not a defined set")
+	case b.XFAM&^mayXFAM != 0:
+		rec.Fail(claim.TDXFAM, fmt.Sprintf("within %#x", mayXFAM), fmt.Sprintf("%#x", b.XFAM), "the policy does not admit these CPU features")
+	default:
 		rec.Pass(claim.TDXFAM, fmt.Sprintf("%#x", b.XFAM))
 	}
 }

@@ -20,7 +20,8 @@ type Result struct {
 	PCK      *PCK
 	RootSPKI [32]byte // sha256; of the chain's own root, admitted or not
 	TCB      claim.TCB
-	Expires  time.Time // the earliest end among certificates, collateral and lists
+	Marks    collateral.Floor // how far the collateral has come; nil until it is verified
+	Expires  time.Time        // the earliest end among certificates, collateral and lists
 }
 
 // Genuine lists the checks whose passing means that the holder of an admitted
@@ -249,7 +250,8 @@ func (v *verifier) fresh(s parsed) {
 		}
 	}
 	v.rec.Pass(claim.CollateralFresh, "until "+v.res.Expires.UTC().Format(time.RFC3339))
-	v.res.TCB.EvalNumber = s.tcb.EvalNumber
+	v.res.TCB.EvalNumber, v.res.TCB.QEEvalNumber = s.tcb.EvalNumber, s.qe.EvalNumber
+	v.res.Marks = collateral.MarksOf(v.chain[2], s.tcb, s.qe, s.rootCRL, s.pckCRL)
 }
 
 func sha(b []byte) [32]byte { return sha256.Sum256(b) }
