@@ -100,35 +100,41 @@ func parseFirmware(fd []byte) (firmware, error) {
 	return f, err
 }
 
-// tdvfMetadata walks the GUIDed table backwards to the entry that says where the
-// metadata is, and checks its header. What it returns holds all its sections.
+// tdvfMetadata finds the entry of the GUIDed table that says where the metadata
+// is, and checks its header. What it returns holds all its sections.
 func tdvfMetadata(fd []byte) ([]byte, error) {
-	none := func() ([]byte, error) {
-		return nil, cvm.Errorf(cvm.Invalid, "firmware: no TDVF metadata").
-			WithReason("not-tdx-firmware").WithFix("use an OVMF built for TDX, with code and variables in one file")
+	if data := tableEntry(fd, guidTDVF()); len(data) >= 4 {
+		return metadataAt(fd, binary.LittleEndian.Uint32(data[len(data)-4:]))
 	}
-	table, id := guidTable(), guidTDVF()
+	return nil, cvm.Errorf(cvm.Invalid, "firmware: no TDVF metadata").
+		WithReason("not-tdx-firmware").WithFix("use an OVMF built for TDX, with code and variables in one file")
+}
+
+// tableEntry walks the GUIDed table backwards to an entry's data; nil when the
+// table is damaged or has no such entry.
+func tableEntry(fd []byte, id [16]byte) []byte {
+	table := guidTable()
 	end := len(fd) - footer
 	if end < 18 || !bytes.Equal(fd[end-16:end], table[:]) {
-		return none()
+		return nil
 	}
 	size := int(binary.LittleEndian.Uint16(fd[end-18:]))
 	if size < 18 || size > end {
-		return none()
+		return nil
 	}
 	entries := fd[end-size : end-18]
 	for len(entries) >= 18 {
 		n := len(entries)
 		length := int(binary.LittleEndian.Uint16(entries[n-18:]))
 		if length < 18 || length > n {
-			return none()
+			return nil
 		}
-		if data := entries[n-length : n-18]; bytes.Equal(entries[n-16:], id[:]) && len(data) >= 4 {
-			return metadataAt(fd, binary.LittleEndian.Uint32(data[len(data)-4:]))
+		if bytes.Equal(entries[n-16:], id[:]) {
+			return entries[n-length : n-18]
 		}
 		entries = entries[:n-length]
 	}
-	return none()
+	return nil
 }
 
 // metadataAt reads the metadata that begins back bytes before the end of the file.
