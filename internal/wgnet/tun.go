@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -53,7 +54,11 @@ func newTUN(addr netip.Addr, mtu int) (*tunDevice, error) {
 	sack := tcpip.TCPSACKEnabled(true)
 	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcp.DefaultReceiveBufferSize, Max: maxBuffer}
 	snd := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcp.DefaultSendBufferSize, Max: maxBuffer}
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &rcv, &snd} {
+	// A SYN that meets a stream in TIME-WAIT is dropped (the forwarder has no listener
+	// that could take it over), and the guest's end is the one that waits. WireGuard
+	// lets no old duplicate through, which is what TIME-WAIT is for.
+	wait := tcpip.TCPTimeWaitTimeoutOption(time.Millisecond)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &rcv, &snd, &wait} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return nil, fmt.Errorf("setting up the tunnel's TCP: %v", err)
 		}

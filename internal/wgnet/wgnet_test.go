@@ -13,6 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/keys"
 )
@@ -127,6 +132,55 @@ func gatewayPub(t *testing.T, n *Net) []byte {
 	}
 	t.Fatal("no peer")
 	return nil
+}
+
+// The guest ends streams first, so that it is the one in TIME-WAIT. A source port
+// that comes again meanwhile must not be met with silence: one in a hundred
+// connections of a busy app would hang.
+func TestSourcePortComesAgain(t *testing.T) {
+	gateway, guest := pair(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() { // says hello and ends
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "hello")
+			_ = c.Close()
+		}
+	}()
+	if err := guest.Forward(forwardTo(ln.Addr().(*net.TCPAddr))); err != nil {
+		t.Fatal(err)
+	}
+	at := func(ip netip.Addr, port uint16) tcpip.FullAddress {
+		return tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(ip.AsSlice()), Port: port}
+	}
+	for i := range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		c, err := gonet.DialTCPWithBind(ctx, gateway.tun.stack, at(gatewayIP, 40000), at(guestIP, 80), ipv4.ProtocolNumber)
+		for err != nil && strings.Contains(err.Error(), "in use") && ctx.Err() == nil { // until the last stream's end has crossed
+			runtime.Gosched()
+			c, err = gonet.DialTCPWithBind(ctx, gateway.tun.stack, at(gatewayIP, 40000), at(guestIP, 80), ipv4.ProtocolNumber)
+		}
+		cancel()
+		if err != nil {
+			t.Fatalf("stream %d from the same port: %v", i, err)
+		}
+		if b, err := io.ReadAll(c); err != nil || string(b) != "hello" {
+			t.Fatalf("stream %d: %q, %v", i, b, err)
+		}
+		_ = c.Close()
+		for begin := time.Now(); len(guest.tun.stack.RegisteredEndpoints()) > 0; runtime.Gosched() {
+			if time.Since(begin) > 30*time.Second {
+				t.Fatalf("stream %d: its end in the guest is still there: %v", i, guest.tun.stack.RegisteredEndpoints()[0].(*tcp.Endpoint).EndpointState())
+			}
+		}
+	}
 }
 
 func TestClosedPortIsRefused(t *testing.T) {
