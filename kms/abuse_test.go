@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/appcompose"
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/cvm"
@@ -116,9 +117,9 @@ type countingVendor struct {
 	n int
 }
 
-func (v *countingVendor) Get(ctx context.Context, quote []byte) (collateral.Set, error) {
+func (v *countingVendor) For(ctx context.Context, ev attest.Evidence) (collateral.Set, error) {
 	v.n++
-	return v.Collateral.Get(ctx, quote)
+	return v.Collateral.For(ctx, ev)
 }
 
 // A stranger's self-made certificate chain does not make the KMS ask the vendor.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/appcompose"
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/attest/eventlog"
@@ -86,7 +87,7 @@ func (c *chain) Info(context.Context) (governance.Info, error) {
 // vendor hands out the simulated vendors' collateral without HTTP.
 type vendor struct{ machines []*simtee.Hardware }
 
-func (v vendor) Get(_ context.Context, quote []byte) (collateral.Set, error) {
+func (v vendor) For(context.Context, attest.Evidence) (collateral.Set, error) {
 	return v.machines[0].Collateral(time.Now())
 }
 

@@ -97,9 +97,9 @@ type Sealer interface {
 	SealKey(ctx context.Context, context []byte) ([]byte, error)
 }
 
-// Collateral gets vendor collateral for a quote. fetch.Client is one.
+// Collateral gets vendor collateral for evidence. fetch.Client is one.
 type Collateral interface {
-	Get(ctx context.Context, quote []byte) (collateral.Set, error)
+	For(ctx context.Context, ev attest.Evidence) (collateral.Set, error)
 }
 
 // Default is the config before the file: it admits nothing.
@@ -143,7 +143,7 @@ func (c *Config) Validate() error {
 
 // policy turns the section into an attest.Policy without binding and phases.
 func (a Attestation) policy() (attest.Policy, error) {
-	p := attest.Policy{TCBStatus: a.TCBStatus, Image: measure.Policy{Variants: a.Variants}}
+	p := attest.Policy{TCBStatus: a.TCBStatus, TD: attest.StrictTD(), Image: measure.Policy{Variants: a.Variants}}
 	if a.Genuine {
 		p.Roots = attest.IntelRoots()
 	}

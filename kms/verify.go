@@ -50,9 +50,9 @@ func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte
 	if errors.As(err, &rej) && !rej.Genuine {
 		return attest.Verified{}, &refusal{err: cvm.Errorf(cvm.Denied, "%w", rej).WithReason(reasonOf(rej)).WithFix(fixOf(rej))}
 	}
-	set, err := m.collateral.Get(ctx, ev.Quote)
+	set, err := m.collateral.For(ctx, ev)
 	if err != nil {
-		if cvm.CodeOf(err) == cvm.Invalid { // the quote itself is not readable
+		if code := cvm.CodeOf(err); code == cvm.Invalid || code == cvm.Denied || code == cvm.Unsupported { // the evidence itself is at fault
 			return attest.Verified{}, &refusal{err: cvm.Errorf(cvm.Denied, "evidence: %w", err).WithReason(kmsapi.ReasonEvidence)}
 		}
 		return attest.Verified{}, cvm.Errorf(cvm.Unavailable, "vendor collateral: %w", err).WithReason("collateral-unavailable").

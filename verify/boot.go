@@ -59,7 +59,7 @@ func (b *boot) evidence(ctx context.Context, shown guestapi.Evidence) (claim.Cla
 	if !sec.try(checkParsed, err) {
 		return claim.Claims{}, false
 	}
-	col, err := b.s.Collateral.Get(ctx, ev.Quote)
+	col, err := b.s.Collateral.For(ctx, ev)
 	if !sec.try(checkCollateral, err) {
 		return claim.Claims{}, false
 	}

@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"time"
 
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/gateway/gatewayapi"
@@ -37,9 +38,9 @@ type Edge interface {
 	AppEvidence(ctx context.Context, id string, nonce []byte) (guestapi.Evidence, Peer, error)
 }
 
-// Collateral gets vendor collateral for a quote (attest/fetch.Client).
+// Collateral gets vendor collateral for evidence (attest/fetch.Client).
 type Collateral interface {
-	Get(ctx context.Context, quote []byte) (collateral.Set, error)
+	For(ctx context.Context, ev attest.Evidence) (collateral.Set, error)
 }
 
 // Chain is governance (governance/ethereum.Reader).

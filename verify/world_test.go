@@ -250,7 +250,7 @@ func (w *world) AppEvidence(_ context.Context, id string, nonce []byte) (guestap
 
 // Collateral and Ledger.
 
-func (w *world) Get(context.Context, []byte) (collateral.Set, error) {
+func (w *world) For(context.Context, attest.Evidence) (collateral.Set, error) {
 	return w.hw.Collateral(time.Now())
 }
 

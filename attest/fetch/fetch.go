@@ -1,89 +1,135 @@
-// Package fetch gets vendor collateral from PCS-shaped services (Intel PCS v4, a
-// PCCS, or attest/simtee) and keeps it in a bounded cache. The verify path never
-// touches the network: callers fetch, then verify. What is fetched is not trusted.
+// Package fetch gets vendor collateral from Intel PCS v4, a PCCS, AMD's KDS or
+// attest/simtee, and keeps it in memory and on disk. Client.For answers for one
+// piece of evidence; Client.Run asks again before statements get old. The verify
+// path never touches the network: callers fetch, then verify.
+//
+// A service is believed in nothing: every statement must be signed under the very
+// root that the evidence names, be current, be about what was asked, and not be
+// older than what was seen before (collateral.Floor); else the next service is
+// asked. That chooses among services; the judgement is attest.Verify's.
 package fetch
 
 import (
-	"container/list"
 	"context"
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"io"
+	"crypto/tls"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
-	"github.com/confidential-cloud/phala/attest/tdx"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
-// IntelPCS is the vendor's own service.
-const IntelPCS = "https://api.trustedservices.intel.com"
+// The vendors' own services.
+const (
+	IntelPCS = "https://api.trustedservices.intel.com"
+	AMDKDS   = "https://kdsintf.amd.com"
+)
 
-// intelRootCRL is where Intel's own service keeps the root's list (DER); PCCS-shaped services
-// serve it as hex at /sgx/certification/v4/rootcacrl.
-const intelRootCRL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
+// Reasons of errors.
+const (
+	ReasonUnavailable = "collateral-unavailable" // no service and no cache has it
+	ReasonRoot        = "root-not-admitted"      // the evidence's root is none of Config.Roots: nothing is asked
+)
 
 // Config of a Client.
 type Config struct {
-	URLs    []string         // base URLs of PCS or PCCS services, tried in order
-	Timeout time.Duration    // of all requests to one URL; 0: 10 s
-	MaxAge  time.Duration    // how long fetched collateral is served from the cache; 0: 1 h
-	Entries int              // cached processor models; 0: 64
-	HTTP    *http.Client     // nil: a client of its own
-	Clock   func() time.Time // nil: time.Now
-	Log     *slog.Logger     // nil: discarded
+	URLs   []string           // base URLs of PCS or PCCS services, tried in order
+	KDS    []string           // base URLs of AMD key distribution services, tried in order
+	Bundle *collateral.Bundle // statements to fall back on; without URLs and KDS the client is offline
+	Dir    string             // disk cache and floors; "": memory only
+
+	// Roots whose platforms are asked about. Nil: any root, and no floors are kept, since
+	// a floor may rest on an admitted root only.
+	Roots []attest.Root
+
+	Timeout time.Duration // of one statement from one service, all included; 0: 15 s
+	Refresh time.Duration // age at which a statement is asked for again; 0: 1 h
+	MaxAge  time.Duration // age at which it is no longer served; 0: only its own end counts
+	Early   bool          // ask Intel for update=early: TCB recoveries before their deadline
+	Entries int           // statements kept in memory, and on disk; 0: 1024
+	Bytes   int64         // kept in memory; 0: 64 MiB
+
+	TLS       *tls.Config       // nil: the system's roots
+	Transport http.RoundTripper // nil: one of its own with TLS. Another one bounds headers itself
+	Clock     func() time.Time  // nil: time.Now
+	Log       *slog.Logger      // nil: discarded
 }
 
-// Client fetches collateral. It is safe for concurrent use; concurrent calls for
-// one processor model share one fetch.
+// Client fetches collateral. It is safe for concurrent use; concurrent calls share
+// the fetch of each statement.
 type Client struct {
-	cfg    Config
-	flight singleflight.Group
+	cfg   Config
+	http  *http.Client
+	pcs   *services
+	kds   *services
+	roots map[[32]byte]bool // nil: any
 
-	mu    sync.Mutex
-	byKey map[string]*list.Element // of *entry
-	order *list.List               // most recently used first
+	flight  singleflight.Group
+	slots   chan struct{} // bounds fetches at one time
+	store   *store
+	disk    *disk // nil: none
+	floors  *floors
+	bundled map[string]*part
+	wake    chan struct{} // tells Run that there is something new
+	count   counters
 }
 
-type entry struct {
-	key   string
-	set   collateral.Set
-	until time.Time
-}
+// maxFetches bounds concurrent requests to all services.
+const maxFetches = 16
 
-// New checks the config.
+// New checks the config and reads what the disk holds of floors.
 func New(cfg Config) (*Client, error) {
-	if len(cfg.URLs) == 0 {
-		return nil, cvm.Errorf(cvm.Invalid, "collateral: no service URL").WithFix("name a PCS or PCCS, for example " + IntelPCS)
+	if len(cfg.URLs) == 0 && len(cfg.KDS) == 0 && cfg.Bundle == nil {
+		return nil, cvm.Errorf(cvm.Invalid, "collateral: no service URL and no bundle").WithFix("name a PCS or PCCS, for example " + IntelPCS)
 	}
-	urls := make([]string, 0, len(cfg.URLs))
-	for _, s := range cfg.URLs {
-		u, err := url.Parse(s)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
-			return nil, cvm.Errorf(cvm.Invalid, "collateral: %q is not a base URL (http or https, no user, no query)", s)
+	if cfg.Timeout < 0 || cfg.Refresh < 0 || cfg.MaxAge < 0 || cfg.Entries < 0 || cfg.Bytes < 0 {
+		return nil, cvm.Errorf(cvm.Invalid, "collateral: a limit is negative")
+	}
+	defaults(&cfg)
+	c := &Client{cfg: cfg, slots: make(chan struct{}, maxFetches), store: newStore(cfg.Entries, cfg.Bytes), wake: make(chan struct{}, 1)}
+	c.http = httpClient(cfg)
+	var err error
+	if c.pcs, err = newServices(cfg.URLs); err != nil {
+		return nil, err
+	}
+	if c.kds, err = newServices(cfg.KDS); err != nil {
+		return nil, err
+	}
+	if cfg.Roots != nil {
+		c.roots = map[[32]byte]bool{}
+		for _, r := range cfg.Roots {
+			c.roots[r.SPKI] = true
 		}
-		urls = append(urls, strings.TrimRight(s, "/"))
 	}
-	cfg.URLs = urls
+	if cfg.Dir != "" {
+		if c.disk, err = openDisk(cfg.Dir, cfg.Entries); err != nil {
+			return nil, err
+		}
+	}
+	if c.floors, err = openFloors(cfg.Dir, c.roots); err != nil {
+		return nil, err
+	}
+	c.bundled, err = c.unpack(cfg.Bundle)
+	return c, err
+}
+
+func defaults(cfg *Config) {
 	if cfg.Timeout == 0 {
-		cfg.Timeout = 10 * time.Second
+		cfg.Timeout = 15 * time.Second
 	}
-	if cfg.MaxAge == 0 {
-		cfg.MaxAge = time.Hour
+	if cfg.Refresh == 0 {
+		cfg.Refresh = time.Hour
 	}
 	if cfg.Entries == 0 {
-		cfg.Entries = 64
+		cfg.Entries = 1024
 	}
-	if cfg.HTTP == nil {
-		cfg.HTTP = &http.Client{}
+	if cfg.Bytes == 0 {
+		cfg.Bytes = 64 << 20
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -91,163 +137,69 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Client{cfg: cfg, byKey: map[string]*list.Element{}, order: list.New()}, nil
 }
 
-// Get returns the collateral for a quote's platform, from the cache or the
-// network. Errors: invalid for a quote that cannot be read, unavailable with
-// reason "collateral-unavailable" when no URL answers.
-func (c *Client) Get(ctx context.Context, quote []byte) (collateral.Set, error) {
-	fmspc, ca, err := tdx.FMSPC(quote)
-	if err != nil {
-		return collateral.Set{}, err
-	}
-	key := hex.EncodeToString(fmspc[:]) + "/" + ca
-	if s, ok := c.cached(key); ok {
-		return s, nil
-	}
-	// The shared fetch must not die with the first caller.
-	ch := c.flight.DoChan(key, func() (any, error) {
-		s, err := c.fetch(context.WithoutCancel(ctx), hex.EncodeToString(fmspc[:]), ca)
-		if err == nil {
-			c.store(key, s)
+// Answer is a Set and where it comes from.
+type Answer struct {
+	Set     collateral.Set
+	Subject collateral.Subject
+	Fetched time.Time // of the oldest statement in it that can change
+	Until   time.Time // earliest end among its statements and their issuers
+	// Stale: a statement is older than Config.Refresh, and no service gave a newer one.
+	Stale bool
+}
+
+// For returns the collateral for evidence, which is not verified here. Errors:
+// invalid for evidence that cannot be read or whose certificate chain does not hold,
+// denied (reason ReasonRoot) for a root that is not admitted, unavailable (reason
+// ReasonUnavailable) when neither a service nor a cache has what is still valid.
+func (c *Client) For(ctx context.Context, ev attest.Evidence) (collateral.Set, error) {
+	a, err := c.Ask(ctx, ev)
+	return a.Set, err
+}
+
+// Ask is For with what is known about the answer.
+func (c *Client) Ask(ctx context.Context, ev attest.Evidence) (Answer, error) {
+	switch ev.Variant {
+	case "", cvm.VariantTDX:
+		q, err := quoted(ev.Quote)
+		if err != nil {
+			return Answer{}, err
 		}
-		return s, err
-	})
-	select {
-	case r := <-ch:
-		s, _ := r.Val.(collateral.Set)
-		return s, r.Err
-	case <-ctx.Done():
-		return collateral.Set{}, cvm.Errorf(cvm.Unavailable, "collateral: %w", ctx.Err()).WithReason("collateral-unavailable")
+		return c.askIntel(ctx, q)
+	case cvm.VariantSNP:
+		return c.askAMD(ctx, ev)
 	}
+	return Answer{}, cvm.Errorf(cvm.Unsupported, "collateral: %q is no kind of TEE whose vendor is known here", ev.Variant)
 }
 
-// Forget drops the cache: the next Get asks the network.
+// Forget drops what is cached, on disk too: the next call asks the services. Floors stay.
 func (c *Client) Forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.byKey, c.order = map[string]*list.Element{}, list.New()
+	c.store.clear()
+	c.disk.clear()
 }
 
-func (c *Client) cached(key string) (collateral.Set, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	el := c.byKey[key]
-	if el == nil {
-		return collateral.Set{}, false
-	}
-	e, _ := el.Value.(*entry)
-	if !c.cfg.Clock().Before(e.until) {
-		c.order.Remove(el)
-		delete(c.byKey, key)
-		return collateral.Set{}, false
-	}
-	c.order.MoveToFront(el)
-	return e.set, true
+// Close ends idle connections. The Client stays usable.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Stats are counters since New, for a metrics page.
+type Stats struct {
+	Hits     int64 // statements answered from memory
+	Disk     int64 // read from disk or the bundle
+	Fetched  int64 // got from a service
+	Failed   int64 // statements no service gave
+	Stale    int64 // answers that were older than Refresh
+	Entries  int   // statements in memory
+	Bytes    int64 // their size
+	Services []ServiceStats
 }
 
-// store keeps a set until MaxAge or the end of its shortest validity.
-func (c *Client) store(key string, s collateral.Set) {
-	until := c.cfg.Clock().Add(c.cfg.MaxAge)
-	if t, err := collateral.Expires(s); err == nil && t.Before(until) {
-		until = t
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if el := c.byKey[key]; el != nil {
-		c.order.Remove(el)
-	}
-	c.byKey[key] = c.order.PushFront(&entry{key, s, until})
-	for c.order.Len() > c.cfg.Entries {
-		last := c.order.Back()
-		e, _ := last.Value.(*entry)
-		delete(c.byKey, e.key)
-		c.order.Remove(last)
-	}
-}
+type counters struct{ hits, disk, fetched, failed, stale atomic.Int64 }
 
-// fetch tries the URLs in order.
-func (c *Client) fetch(ctx context.Context, fmspc, ca string) (collateral.Set, error) {
-	var errs []error
-	for _, base := range c.cfg.URLs {
-		one, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
-		s, err := c.from(one, base, fmspc, ca)
-		cancel()
-		if err == nil {
-			return s, nil
-		}
-		c.cfg.Log.Warn("collateral service failed", "url", base, "fmspc", fmspc, "error", err)
-		errs = append(errs, fmt.Errorf("%s: %w", base, err))
-	}
-	return collateral.Set{}, cvm.Errorf(cvm.Unavailable, "no collateral for processor model %s: %w", fmspc, errors.Join(errs...)).
-		WithReason("collateral-unavailable").WithFix("check that the collateral service (PCS or PCCS) can be reached")
-}
-
-func (c *Client) from(ctx context.Context, base, fmspc, ca string) (s collateral.Set, err error) {
-	// Intel prints FMSPC in upper case and some caches compare it as text.
-	fmspc = strings.ToUpper(fmspc)
-	if s.TCBInfo, s.TCBInfoIssuerChain, err = c.get(ctx, base+"/tdx/certification/v4/tcb?fmspc="+fmspc, "TCB-Info-Issuer-Chain", "SGX-TCB-Info-Issuer-Chain"); err != nil {
-		return s, err
-	}
-	if s.QEIdentity, s.QEIdentityIssuerChain, err = c.get(ctx, base+"/tdx/certification/v4/qe/identity", "SGX-Enclave-Identity-Issuer-Chain"); err != nil {
-		return s, err
-	}
-	if s.PCKCRL, s.PCKCRLIssuerChain, err = c.get(ctx, base+"/sgx/certification/v4/pckcrl?ca="+ca+"&encoding=der", "SGX-PCK-CRL-Issuer-Chain"); err != nil {
-		return s, err
-	}
-	rootURL := base + "/sgx/certification/v4/rootcacrl"
-	if base == IntelPCS {
-		rootURL = intelRootCRL
-	}
-	if s.RootCRL, _, err = c.get(ctx, rootURL); err != nil {
-		return s, err
-	}
-	s.PCKCRL, s.RootCRL = der(s.PCKCRL), der(s.RootCRL)
-	_, err = collateral.Expires(s) // refuses what cannot be read, so that the next URL is tried
-	return s, err
-}
-
-// der undoes the hex that PCCS services use for lists.
-func der(b []byte) []byte {
-	if v, err := hex.DecodeString(strings.TrimSpace(string(b))); err == nil {
-		return v
-	}
-	return b
-}
-
-// get reads one bounded answer; the first of headers that is set holds the
-// percent-encoded issuer chain.
-func (c *Client) get(ctx context.Context, u string, headers ...string) (body, chain []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	res, err := c.cfg.HTTP.Do(req)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { _ = res.Body.Close() }()
-	if res.StatusCode != http.StatusOK {
-		return nil, nil, fmt.Errorf("GET %s: %s", u, res.Status)
-	}
-	if body, err = io.ReadAll(io.LimitReader(res.Body, collateral.MaxBody+1)); err != nil {
-		return nil, nil, fmt.Errorf("GET %s: %w", u, err)
-	}
-	if len(body) > collateral.MaxBody {
-		return nil, nil, fmt.Errorf("GET %s: answer over %d bytes", u, collateral.MaxBody)
-	}
-	for _, h := range headers {
-		if v := res.Header.Get(h); v != "" {
-			s, err := url.PathUnescape(v)
-			if err != nil {
-				return nil, nil, fmt.Errorf("GET %s: header %s: %w", u, h, err)
-			}
-			return body, []byte(s), nil
-		}
-	}
-	if len(headers) > 0 {
-		return nil, nil, fmt.Errorf("GET %s: no header %s", u, headers[0])
-	}
-	return body, nil, nil
+// Stats tells what the client has done.
+func (c *Client) Stats() Stats {
+	s := Stats{Hits: c.count.hits.Load(), Disk: c.count.disk.Load(), Fetched: c.count.fetched.Load(), Failed: c.count.failed.Load(), Stale: c.count.stale.Load()}
+	s.Entries, s.Bytes = c.store.size()
+	s.Services = append(c.pcs.stats(), c.kds.stats()...)
+	return s
 }

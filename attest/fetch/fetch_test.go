@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/attest/fetch"
 	"github.com/confidential-cloud/phala/attest/simtee"
@@ -23,6 +24,8 @@ type bench struct {
 	now   time.Time
 	mu    sync.Mutex
 }
+
+func (b *bench) ev() attest.Evidence { return attest.Evidence{Quote: b.quote} }
 
 func (b *bench) clock() time.Time {
 	b.mu.Lock()
@@ -84,13 +87,13 @@ func same(a, b collateral.Set) bool {
 func TestGetAndCache(t *testing.T) {
 	b := newBench(t)
 	url, n := counted(t, b.hw.Handler())
-	f := client(t, fetch.Config{URLs: []string{url}, Clock: b.clock, MaxAge: 10 * time.Minute})
+	f := client(t, fetch.Config{URLs: []string{url}, Clock: b.clock, Refresh: 10 * time.Minute})
 	want, err := b.hw.Collateral(b.clock())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		got, err := f.Get(context.Background(), b.quote)
+		got, err := f.For(context.Background(), b.ev())
 		if err != nil || !same(got, want) {
 			t.Fatalf("%v", err)
 		}
@@ -99,28 +102,29 @@ func TestGetAndCache(t *testing.T) {
 		t.Errorf("%d fetches, want 1", n.Load())
 	}
 	b.pass(11 * time.Minute)
-	if _, err := f.Get(context.Background(), b.quote); err != nil || n.Load() != 2 {
-		t.Errorf("%d fetches after MaxAge: %v", n.Load(), err)
+	if _, err := f.For(context.Background(), b.ev()); err != nil || n.Load() != 2 {
+		t.Errorf("%d fetches after Refresh: %v", n.Load(), err)
 	}
 	f.Forget()
-	if _, err := f.Get(context.Background(), b.quote); err != nil || n.Load() != 3 {
+	if _, err := f.For(context.Background(), b.ev()); err != nil || n.Load() != 3 {
 		t.Errorf("%d fetches after Forget: %v", n.Load(), err)
 	}
 }
 
-// Collateral that ends is not served from the cache, however long MaxAge is.
+// Collateral that ends is not served from the cache, however long Refresh is: it is
+// asked for again at two thirds of its life, and refused after its end.
 func TestCacheEndsWithCollateral(t *testing.T) {
 	b := newBench(t)
 	url, n := counted(t, b.hw.Handler())
-	f := client(t, fetch.Config{URLs: []string{url}, Clock: b.clock, MaxAge: 1000 * time.Hour})
-	for _, after := range []time.Duration{0, 28 * 24 * time.Hour, 2 * 24 * time.Hour} {
+	f := client(t, fetch.Config{URLs: []string{url}, Clock: b.clock, Refresh: 1000 * time.Hour})
+	for i, after := range []time.Duration{0, 19 * 24 * time.Hour, 2 * 24 * time.Hour} {
 		b.pass(after)
-		if _, err := f.Get(context.Background(), b.quote); err != nil {
+		if _, err := f.For(context.Background(), b.ev()); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if n.Load() != 2 {
-		t.Errorf("%d fetches, want 2", n.Load())
+		if want := []int64{1, 1, 2}[i]; n.Load() != want {
+			t.Errorf("step %d: %d fetches, want %d", i, n.Load(), want)
+		}
 	}
 }
 
@@ -137,7 +141,7 @@ func TestSingleFlight(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	first := make(chan error, 1)
 	go func() {
-		_, err := f.Get(ctx, b.quote)
+		_, err := f.For(ctx, b.ev())
 		first <- err
 	}()
 	<-entered
@@ -150,7 +154,7 @@ func TestSingleFlight(t *testing.T) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			if _, err := f.Get(context.Background(), b.quote); err != nil {
+			if _, err := f.For(context.Background(), b.ev()); err != nil {
 				t.Error(err)
 			}
 		}()
@@ -188,11 +192,11 @@ func TestFailover(t *testing.T) {
 			bad, _ := counted(t, h)
 			before := n.Load()
 			f := client(t, fetch.Config{URLs: []string{bad, good}, Clock: b.clock, Timeout: 300 * time.Millisecond})
-			if _, err := f.Get(context.Background(), b.quote); err != nil || n.Load() != before+1 {
+			if _, err := f.For(context.Background(), b.ev()); err != nil || n.Load() != before+1 {
 				t.Errorf("no failover: %v", err)
 			}
 			alone := client(t, fetch.Config{URLs: []string{bad}, Clock: b.clock, Timeout: 300 * time.Millisecond})
-			if _, err := alone.Get(context.Background(), b.quote); cvm.CodeOf(err) != cvm.Unavailable || cvm.ReasonOf(err) != "collateral-unavailable" {
+			if _, err := alone.For(context.Background(), b.ev()); cvm.CodeOf(err) != cvm.Unavailable || cvm.ReasonOf(err) != "collateral-unavailable" {
 				t.Errorf("want unavailable: %v", err)
 			}
 		})
@@ -206,7 +210,7 @@ func TestBadConfigAndQuote(t *testing.T) {
 		}
 	}
 	f := client(t, fetch.Config{URLs: []string{"http://127.0.0.1:1"}})
-	if _, err := f.Get(context.Background(), []byte("not a quote")); cvm.CodeOf(err) != cvm.Invalid {
+	if _, err := f.For(context.Background(), attest.Evidence{Quote: []byte("not a quote")}); cvm.CodeOf(err) != cvm.Invalid {
 		t.Errorf("%v", err)
 	}
 }

@@ -237,7 +237,7 @@ func TestOverSockets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	coll, err := f.Get(ctx, ev.Quote)
+	coll, err := f.For(ctx, ev)
 	if err != nil {
 		t.Fatal(err)
 	}
