@@ -24,13 +24,14 @@ type Boot struct {
 
 // Registers replays the steps.
 func (b Boot) Registers() Registers {
-	r := Registers{MRTD: b.MRTD}
-	for i, steps := range b.Steps {
-		for _, s := range steps {
-			r.RTMR[i] = eventlog.Extend(r.RTMR[i], s.Digest)
-		}
+	return Registers{MRTD: b.MRTD, RTMR: [3]cvm.Measurement{replay(b.Steps[0]), replay(b.Steps[1]), replay(b.Steps[2])}}
+}
+
+func replay(steps []Step) (mr cvm.Measurement) {
+	for _, s := range steps {
+		mr = eventlog.Extend(mr, s.Digest)
 	}
-	return r
+	return mr
 }
 
 // Names of the inputs of a boot, as Step.Input has them.

@@ -10,11 +10,11 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 )
 
-const config = `{"os_image_hash":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","cpu_count":2,"memory_size":2147483648,"image":"x","tdx_attestation_variant":"container"}`
+const vmConfig = `{"os_image_hash":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","cpu_count":2,"memory_size":2147483648,"image":"x","tdx_attestation_variant":"container"}`
 
 // Frozen: the chain allows images and members by these. DO NOT CHANGE.
 func TestContainerVector(t *testing.T) {
-	r, err := measure.Container(config)
+	r, err := measure.Container(vmConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,11 +27,11 @@ func TestContainerVector(t *testing.T) {
 }
 
 func TestContainerCCELReplays(t *testing.T) {
-	r, err := measure.Container(config)
+	r, err := measure.Container(vmConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ccel, err := measure.ContainerCCEL(config)
+	ccel, err := measure.ContainerCCEL(vmConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestContainerCCELReplays(t *testing.T) {
 
 // Each measured input changes a register; what is not measured changes none.
 func TestContainerInputs(t *testing.T) {
-	base, err := measure.Container(config)
+	base, err := measure.Container(vmConfig)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestContainerInputs(t *testing.T) {
 	}{
 		{`"aa`, `"ab`, true}, {`"cpu_count":2`, `"cpu_count":3`, true}, {`2147483648`, `2147483649`, true}, {`"image":"x"`, `"image":"y"`, false},
 	} {
-		r, err := measure.Container(strings.Replace(config, tc.old, tc.repl, 1))
+		r, err := measure.Container(strings.Replace(vmConfig, tc.old, tc.repl, 1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,9 +69,9 @@ func TestContainerInputs(t *testing.T) {
 }
 
 func TestVMConfigRefusals(t *testing.T) {
-	repl := func(old, by string) string { return strings.Replace(config, old, by, 1) }
+	repl := func(old, by string) string { return strings.Replace(vmConfig, old, by, 1) }
 	for name, c := range map[string]string{
-		"empty": "", "array": "[]", "data after": config + "{}", "no image": repl("os_image_hash", "other"), "short hash": repl(`"aa`, `"`),
+		"empty": "", "array": "[]", "data after": vmConfig + "{}", "no image": repl("os_image_hash", "other"), "short hash": repl(`"aa`, `"`),
 		"repeated": repl(`"cpu_count":2`, `"cpu_count":2,"cpu_count":3`), "case variant": repl(`"cpu_count":2`, `"cpu_count":2,"CPU_count":3`),
 		"no CPU": repl(`"cpu_count":2`, `"cpu_count":0`), "negative": repl(`"cpu_count":2`, `"cpu_count":-2`), "fraction": repl(`"cpu_count":2`, `"cpu_count":1.5`),
 		"no memory": repl("2147483648", "0"), "too much": repl("2147483648", "99999999999999999999"), "other variant": repl("container", "lite"), "no variant": repl("tdx_attestation_variant", "v"),
@@ -88,18 +88,18 @@ func TestVMConfigRefusals(t *testing.T) {
 
 func TestZeroPolicyAdmitsNoVariant(t *testing.T) {
 	for _, v := range []string{"container", "lite", ""} {
-		c := strings.Replace(config, `"container"`, `"`+v+`"`, 1)
+		c := strings.Replace(vmConfig, `"container"`, `"`+v+`"`, 1)
 		if _, err := measure.Expected(measure.Policy{}, c, nil); cvm.CodeOf(err) != cvm.Denied {
 			t.Errorf("%q: %v", v, err)
 		}
 	}
-	if _, err := measure.Expected(measure.Policy{Variants: []string{""}}, strings.Replace(config, `"container"`, `""`, 1), nil); cvm.ReasonOf(err) != "image-unknown" {
+	if _, err := measure.Expected(measure.Policy{Variants: []string{""}}, strings.Replace(vmConfig, `"container"`, `""`, 1), nil); cvm.ReasonOf(err) != "image-unknown" {
 		t.Errorf("legacy: %v", err)
 	}
 }
 
 func FuzzExpected(f *testing.F) {
-	f.Add(config)
+	f.Add(vmConfig)
 	f.Add(`{"os_image_hash":"00","tdx_measurement":{"checksum_file":"","measurement":"o2d2"},"tdx_attestation_variant":"lite","memory_size":2147483648}`)
 	p := measure.Policy{Variants: []string{"container", "lite"}, AnyACPI: true}
 	f.Fuzz(func(t *testing.T, c string) {
