@@ -51,6 +51,8 @@ type Config struct {
 	SimTEE string `toml:"simtee,omitempty"`
 	// CollateralURLs are PCS-shaped services, tried in order.
 	CollateralURLs []string `toml:"collateral_urls"`
+	// Fetch says how what they answer is kept.
+	Fetch Fetch `toml:"collateral"`
 
 	// Attestation says whose evidence is believed. By default nobody's.
 	Attestation Attestation `toml:"attestation"`
@@ -106,6 +108,7 @@ type Collateral interface {
 func Default() Config {
 	return Config{
 		Cluster: "phala-kms", MaxStaleness: config.Duration(time.Minute), LeaseTTL: config.Duration(30 * time.Second),
+		Fetch:       defaultFetch(),
 		Attestation: Attestation{TCBStatus: []string{"UpToDate"}},
 	}
 }
@@ -135,6 +138,9 @@ func (c *Config) Validate() error {
 	bad(c.MaxStaleness > 0, "max_staleness: must be positive")
 	bad(c.LeaseTTL >= config.Duration(time.Second), "lease_ttl: must be at least 1s")
 	bad(!c.AllowNonceless, "allow_nonceless: the reference's GetAppKey and SignCert are not served yet")
+	if err := c.Fetch.validate(); err != nil {
+		errs = append(errs, err)
+	}
 	if _, err := c.Attestation.policy(); err != nil {
 		errs = append(errs, err)
 	}

@@ -42,6 +42,7 @@ func (m *Member) evidence(ctx context.Context, raw []byte, binding [64]byte, pha
 
 func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte, phase claim.Phase) (attest.Verified, error) {
 	p := m.policy
+	p.Floor = m.floor()
 	p.ReportData, p.Phases = &binding, []claim.Phase{phase}
 	// What no admitted root signed must not choose what is fetched from the vendor, nor
 	// push what others need out of the cache.

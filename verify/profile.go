@@ -58,9 +58,15 @@ type KMSPins struct {
 type TEEPins struct {
 	Roots          []RootPin `toml:"roots" json:"roots"`
 	CollateralURLs []string  `toml:"collateral_urls" json:"collateral_urls"` // PCS-shaped
-	TCBStatus      []string  `toml:"tcb_status" json:"tcb_status"`           // for example ["UpToDate"]
-	ImageVariants  []string  `toml:"image_variants" json:"image_variants"`   // "lite", "container" (simulated platform only)
-	AnyACPI        bool      `toml:"any_acpi,omitempty" json:"any_acpi,omitempty"`
+	// KDSURLs are AMD key distribution services, for SEV-SNP roots.
+	KDSURLs []string `toml:"kds_urls,omitempty" json:"kds_urls,omitempty"`
+	// CollateralMaxAge ("24h") refuses cached collateral older than that, though its vendor
+	// would allow it (Intel: 30 days). Empty: only the vendor's end counts.
+	CollateralMaxAge string `toml:"collateral_max_age,omitempty" json:"collateral_max_age,omitempty"`
+
+	TCBStatus     []string `toml:"tcb_status" json:"tcb_status"`         // for example ["UpToDate"]
+	ImageVariants []string `toml:"image_variants" json:"image_variants"` // "lite", "container" (simulated platform only)
+	AnyACPI       bool     `toml:"any_acpi,omitempty" json:"any_acpi,omitempty"`
 }
 
 // RootPin is one admitted trust root.
@@ -151,6 +157,8 @@ func (p Profile) Validate() error {
 		need(r.Platform != "", "tee.roots: platform is missing")
 	}
 	need(len(p.TEE.CollateralURLs) > 0, "tee.collateral_urls is empty")
+	age, err := p.MaxCollateralAge()
+	need(err == nil && age >= 0, "tee.collateral_max_age: want a duration like 24h")
 	need(len(p.TEE.TCBStatus) > 0, "tee.tcb_status is empty: nothing would be admitted")
 	need(len(p.TEE.ImageVariants) > 0, "tee.image_variants is empty: nothing would be admitted")
 	_, err = cvm.ParseAppID(p.Gateway.AppID)
@@ -178,16 +186,30 @@ func (p Profile) MaxStaleness() (time.Duration, error) {
 	return time.ParseDuration(p.Chain.MaxStaleness)
 }
 
+// AdmittedRoots are tee.roots.
+func (p Profile) AdmittedRoots() (out []attest.Root) {
+	for _, r := range p.TEE.Roots {
+		if b := unhex(r.SPKI); len(b) == 32 {
+			out = append(out, attest.Root{SPKI: [32]byte(b), Platform: r.Platform})
+		}
+	}
+	return out
+}
+
+// MaxCollateralAge is tee.collateral_max_age, or 0.
+func (p Profile) MaxCollateralAge() (time.Duration, error) {
+	if p.TEE.CollateralMaxAge == "" {
+		return 0, nil
+	}
+	return time.ParseDuration(p.TEE.CollateralMaxAge)
+}
+
 // policy is what evidence must pass: phase running, bound to reportData.
 func (p Profile) policy(reportData [64]byte) attest.Policy {
-	pol := attest.Policy{
+	return attest.Policy{
 		TCBStatus: p.TEE.TCBStatus, ReportData: &reportData, Phases: []claim.Phase{claim.PhaseRunning}, TD: attest.StrictTD(),
-		Image: measure.Policy{Variants: p.TEE.ImageVariants, AnyACPI: p.TEE.AnyACPI},
+		Image: measure.Policy{Variants: p.TEE.ImageVariants, AnyACPI: p.TEE.AnyACPI}, Roots: p.AdmittedRoots(),
 	}
-	for _, r := range p.TEE.Roots {
-		pol.Roots = append(pol.Roots, attest.Root{SPKI: [32]byte(unhex(r.SPKI)), Platform: r.Platform})
-	}
-	return pol
 }
 
 // unhex gives nil for what is not hex.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/hex"
 
 	"errors"
@@ -198,17 +197,14 @@ func (c *Client) amdLeaf(q chipQuestion, issuers []*x509.Certificate) statement 
 		key: "amd/" + q.product + "/" + q.signer + "/" + chip + "/" + fmt.Sprintf("%016x", q.tcb), of: of, lasting: true,
 		paths: func(base string) []string { return []string{base + q.base(chip) + "?" + levels(q.product, q.tcb)} },
 		check: func(p *part, at time.Time) (time.Time, collateral.Floor, error) {
-			leaf, err := x509.ParseCertificate(p.body)
+			leaf, err := sevsnp.ParseLeaf(p.body)
 			if err != nil {
 				return time.Time{}, nil, err
-			}
-			if want := "SEV-" + strings.ToUpper(q.signer); leaf.Subject.CommonName != want {
-				return time.Time{}, nil, fmt.Errorf("the certificate of %q, want %q", leaf.Subject.CommonName, want)
 			}
 			if err := q.names(leaf); err != nil {
 				return time.Time{}, nil, err
 			}
-			return issued(slices.Concat([]*x509.Certificate{leaf}, issuers), at)
+			return issued(slices.Concat([]*x509.Certificate{leaf.Cert}, issuers), at)
 		},
 	}
 }
@@ -236,39 +232,16 @@ func levels(product string, tcb uint64) string {
 	return b.String()
 }
 
-// Extensions of AMD's certificates.
-const (
-	oidAMD  = "1.3.6.1.4.1.3704.1."
-	oidHWID = oidAMD + "4"
-)
-
 // names checks that a certificate is the one of the question: its chip and its TCB.
 // attest.Verify judges the same again, and much else.
-func (q chipQuestion) names(leaf *x509.Certificate) error {
-	var t sevsnp.TCB
-	parts := map[string]*uint8{"3.1": &t.BootLoader, "3.2": &t.TEE, "3.3": &t.SNP, "3.8": &t.Microcode}
-	if q.product == sevsnp.Turin {
-		parts["3.9"] = &t.FMC
-	}
-	for oid, dst := range parts {
-		raw, ok := collateral.Extension(leaf, oidAMD+oid)
-		var v int
-		if rest, err := asn1.Unmarshal(raw, &v); !ok || err != nil || len(rest) != 0 || v < 0 || v > 255 {
-			return fmt.Errorf("the certificate's patch level %s is missing or no number", oid)
-		}
-		*dst = uint8(v)
-	}
-	if got := t.Value(q.product); got != q.tcb {
-		return fmt.Errorf("the certificate is for TCB %#016x, the report states %#016x", got, q.tcb)
-	}
-	if q.signer != "vcek" || q.chip == nil {
-		return nil
-	}
-	id, ok := collateral.Extension(leaf, oidHWID)
-	if len(id) == len(q.chip)+2 && id[0] == asn1.TagOctetString && int(id[1]) == len(q.chip) {
-		id = id[2:] // AMD writes the bytes bare, others as an octet string
-	}
-	if !ok || !bytes.Equal(id, q.chip) {
+func (q chipQuestion) names(leaf *sevsnp.Leaf) error {
+	kind := map[uint8]string{sevsnp.KeyVCEK: "vcek", sevsnp.KeyVLEK: "vlek"}[leaf.Kind]
+	switch {
+	case kind != q.signer || leaf.Product != q.product:
+		return fmt.Errorf("the certificate is a %s of %s, want a %s of %s", kind, leaf.Product, q.signer, q.product)
+	case leaf.TCB.Value(q.product) != q.tcb:
+		return fmt.Errorf("the certificate is for TCB %#016x, the report states %#016x", leaf.TCB.Value(q.product), q.tcb)
+	case q.signer == "vcek" && q.chip != nil && !bytes.Equal(leaf.HWID, q.chip):
 		return errors.New("the certificate is of another chip")
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/attest/fetch"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/gateway/gatewayapi"
@@ -32,6 +33,25 @@ import (
 type Options struct {
 	Timeout time.Duration // of one request, default 20 s
 	Log     *slog.Logger
+	// CacheDir keeps vendor collateral, and the numbers of it that must not go back,
+	// between runs; "": nothing is kept.
+	CacheDir string
+	// Bundle, when given, is the only source of collateral: no service is asked.
+	Bundle *collateral.Bundle
+}
+
+// Collateral makes the client that asks for the vendors' statements about the
+// platforms that a profile admits.
+func Collateral(p verify.Profile, o Options) (*fetch.Client, error) {
+	age, err := p.MaxCollateralAge()
+	if err != nil {
+		return nil, cvm.Errorf(cvm.Invalid, "trust profile: tee.collateral_max_age: %w", err)
+	}
+	c := fetch.Config{URLs: p.TEE.CollateralURLs, KDS: p.TEE.KDSURLs, Roots: p.AdmittedRoots(), Dir: o.CacheDir, MaxAge: age, Log: o.Log}
+	if o.Bundle != nil {
+		return fetch.Offline(c, *o.Bundle)
+	}
+	return fetch.New(c)
 }
 
 // Open makes the sources of a verification. Nothing is asked yet. Call close when done.
@@ -47,7 +67,7 @@ func Open(ctx context.Context, p verify.Profile, o Options) (s verify.Sources, c
 	if err != nil {
 		return s, nil, err
 	}
-	col, err := fetch.New(fetch.Config{URLs: p.TEE.CollateralURLs, Log: o.Log})
+	col, err := Collateral(p, o)
 	if err != nil {
 		return s, nil, err
 	}
@@ -61,7 +81,7 @@ func Open(ctx context.Context, p verify.Profile, o Options) (s verify.Sources, c
 		kms.Close()
 		return s, nil, err
 	}
-	return verify.Sources{Edge: edge, Collateral: col, Chain: chain, Ledger: kms}, func() { kms.Close(); chain.Close() }, nil
+	return verify.Sources{Edge: edge, Collateral: col, Chain: chain, Ledger: kms}, func() { kms.Close(); chain.Close(); col.Close() }, nil
 }
 
 // edge looks at certificates and fetches evidence through the gateway.
@@ -69,6 +89,11 @@ type edge struct {
 	p       verify.Profile
 	roots   *x509.CertPool
 	timeout time.Duration
+}
+
+// NewEdge only looks at what the gateway and the apps show.
+func NewEdge(p verify.Profile, timeout time.Duration) (verify.Edge, error) {
+	return newEdge(p, timeout)
 }
 
 func newEdge(p verify.Profile, timeout time.Duration) (*edge, error) {
