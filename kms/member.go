@@ -36,6 +36,7 @@ type Member struct {
 	log        *slog.Logger
 	now        func() time.Time
 	collateral Collateral
+	fetcher    *fetch.Client // nil when Config.Collateral was handed in
 	machine    *keyring.Machine
 	ready      chan struct{}
 
@@ -89,9 +90,10 @@ func New(c Config) (*Member, error) {
 		m.now = time.Now
 	}
 	if m.collateral == nil {
-		if m.collateral, err = fetch.New(fetch.Config{URLs: c.CollateralURLs, Clock: m.now, Log: m.log}); err != nil {
+		if m.fetcher, err = newCollateral(c, policy.Roots, m.now, m.log); err != nil {
 			return nil, err
 		}
+		m.collateral = m.fetcher
 	}
 	if c.TEE == nil && c.SimTEE == "" {
 		return nil, errors.New("kms: no TEE: set simtee")
@@ -181,6 +183,9 @@ func (m *Member) serve(ctx context.Context) (err error) {
 		return err
 	}
 	g.Go(ctx, "self check", m.watchSelf)
+	if m.fetcher != nil {
+		g.Go(ctx, "collateral", m.fetcher.Run)
+	}
 	g.Go(ctx, "summaries", m.summarize)
 	return g.Wait(ctx)
 }
