@@ -48,7 +48,7 @@ func Verify(ev Evidence, c collateral.Set, p Policy, at time.Time) (Verified, []
 	case "", cvm.VariantTDX:
 		return verifyTDX(ev, c, p, at)
 	case cvm.VariantSNP:
-		return verifySNP(ev, c, p, at)
+		return verifySNP(ev, c, p, at, nil)
 	}
 	rec := &claim.Recorder{}
 	rec.Fail(claim.QuoteParse, "", ev.Variant, "this kind of TEE is not verified here")

@@ -135,7 +135,7 @@ func (l *Leaf) read(exts map[string][]byte) error {
 		}
 		return nil
 	}
-	l.HWID, err = hwid(take(extHWID), hwidSize(l.Product))
+	l.HWID, err = hwid(take(extHWID), HWIDSize(l.Product))
 	return err
 }
 

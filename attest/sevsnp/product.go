@@ -38,8 +38,8 @@ func (r *Report) Product() string {
 	return product(r.Family, r.Model)
 }
 
-// hwidSize is the length of a chip's id in bytes. Reports carry it zero-padded to 64.
-func hwidSize(product string) int {
+// HWIDSize is the length of a chip's id in bytes. Reports carry it zero-padded to 64.
+func HWIDSize(product string) int {
 	if product == Turin {
 		return 8
 	}

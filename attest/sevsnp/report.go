@@ -19,7 +19,7 @@ import (
 const (
 	ReportSize       = 1184
 	ReportDataOffset = 0x50
-	signedSize       = 0x2a0 // what the chip's key signs
+	SignedSize       = 0x2a0 // what the chip's key signs
 	scalarSize       = 72    // r and s, little endian
 	p384Size         = 48
 )
@@ -166,7 +166,7 @@ func (r *Report) platform(c *cursor) {
 	} else {
 		c.zero(16)
 	}
-	c.zero(signedSize - 0x208)
+	c.zero(SignedSize - 0x208)
 }
 
 // Encode is the report's binary form. Fields that its version does not have are
@@ -204,7 +204,7 @@ func (r *Report) Encode() []byte {
 		b = le.AppendUint64(b, r.LaunchMit)
 		b = le.AppendUint64(b, r.CurrentMit)
 	}
-	b = append(b, make([]byte, signedSize-len(b))...)
+	b = append(b, make([]byte, SignedSize-len(b))...)
 	for _, v := range []*[p384Size]byte{&r.R, &r.S} {
 		for i := range v {
 			b = append(b, v[p384Size-1-i])

@@ -35,8 +35,8 @@ type Options struct {
 	AnyMaskedChip bool
 	// AnyProvisional admits firmware that is not committed.
 	AnyProvisional bool
-	// Memory, if any, spares signatures that were checked before.
-	Memory Memory
+	// Cache, if any, spares signatures that were checked before.
+	Cache *Cache
 }
 
 // Result is what the vendor's part of a verification found. Fields hold values
@@ -65,7 +65,7 @@ func Verify(raw []byte, c *collateral.AMD, o Options, at time.Time, rec *claim.R
 		return v.res
 	}
 	v.r, v.res.Report = r, r
-	e, parseErr, err := endorse(c, o.Memory)
+	e, parseErr, err := o.Cache.endorse(c)
 	if !rec.Try(claim.CollateralParse, parseErr) {
 		return v.res
 	}
@@ -91,7 +91,7 @@ type verifier struct {
 	at  time.Time
 	rec *claim.Recorder
 	r   *Report
-	e   *endorsement
+	e   endorsement
 	res Result
 }
 
@@ -134,7 +134,7 @@ func (v *verifier) signer() {
 }
 
 func (v *verifier) signature(raw []byte) {
-	digest := sha512.Sum384(raw[:signedSize])
+	digest := sha512.Sum384(raw[:SignedSize])
 	r, s := new(big.Int).SetBytes(v.r.R[:]), new(big.Int).SetBytes(v.r.S[:])
 	if !ecdsa.Verify(v.e.leaf.Key, digest[:], r, s) {
 		v.rec.Fail(claim.QuoteSignature, "", "", "the signature does not match the report")
@@ -169,7 +169,7 @@ func (v *verifier) revocation() {
 // chip compares the report's chip with that of a VCEK. A VLEK names none.
 func (v *verifier) chip() {
 	l, id := v.e.leaf, v.r.ChipID
-	switch size := hwidSize(l.Product); {
+	switch size := HWIDSize(l.Product); {
 	case id == [64]byte{} && !v.o.AnyMaskedChip:
 		v.rec.Fail(claim.SNPChip, "a chip id", "zeros", "the host masks its chip id")
 	case id == [64]byte{}:
