@@ -103,23 +103,33 @@ func All() []About {
 // Recorder collects the checks of one verification.
 type Recorder struct {
 	Variant string // cvm.Variant...; "" is TDX
-	made    map[string]Check
+	made    []record
 }
+
+// record is a Check before it is shown. Most checks pass, and have no more to say
+// than what was found.
+type record struct {
+	name, got string
+	verdict   Verdict
+	more      *detail
+}
+
+type detail struct{ want, reason string }
 
 // Pass records a check that held; got is what was found, short and safe to show.
 func (r *Recorder) Pass(name, got string) {
-	r.set(Check{Name: name, Verdict: Passed, Got: got})
+	r.set(record{name: name, verdict: Passed, got: got})
 }
 
 // Fail records a check that did not hold. Want and got may be empty. The first
 // failure of a check stays.
 func (r *Recorder) Fail(name, want, got, reason string) {
-	r.set(Check{Name: name, Verdict: Failed, Want: want, Got: got, Reason: reason})
+	r.set(record{name: name, verdict: Failed, got: got, more: &detail{want, reason}})
 }
 
 // Skip records why a check was not made.
 func (r *Recorder) Skip(name, reason string) {
-	r.set(Check{Name: name, Verdict: Skipped, Reason: reason})
+	r.set(record{name: name, verdict: Skipped, more: &detail{reason: reason}})
 }
 
 // Try records err (nil passes) and reports whether the check passed.
@@ -132,20 +142,32 @@ func (r *Recorder) Try(name string, err error) bool {
 	return true
 }
 
-func (r *Recorder) set(c Check) {
-	if r.made == nil {
-		r.made = map[string]Check{}
-	}
-	if old, ok := r.made[c.Name]; ok && old.Verdict == Failed {
+func (r *Recorder) set(c record) {
+	if old := r.find(c.name); old != nil {
+		if old.verdict != Failed {
+			*old = c
+		}
 		return
 	}
-	r.made[c.Name] = c
+	if r.made == nil {
+		r.made = make([]record, 0, 24)
+	}
+	r.made = append(r.made, c)
+}
+
+func (r *Recorder) find(name string) *record {
+	for i := range r.made {
+		if r.made[i].name == name {
+			return &r.made[i]
+		}
+	}
+	return nil
 }
 
 // Passed reports whether all the named checks were made and passed.
 func (r *Recorder) Passed(names ...string) bool {
 	for _, n := range names {
-		if r.made[n].Verdict != Passed {
+		if c := r.find(n); c == nil || c.verdict != Passed {
 			return false
 		}
 	}
@@ -159,11 +181,13 @@ func (r *Recorder) Checks() []Check {
 	all := For(r.Variant)
 	out := make([]Check, 0, len(all))
 	for _, a := range all {
-		c, ok := r.made[a.Name]
-		if !ok {
-			c = Check{Name: a.Name, Verdict: Skipped, Reason: "an earlier check failed"}
+		c := Check{Name: a.Name, Title: a.Title, Verdict: Skipped, Reason: "an earlier check failed"}
+		if m := r.find(a.Name); m != nil {
+			c.Verdict, c.Got, c.Reason = m.verdict, m.got, ""
+			if m.more != nil {
+				c.Want, c.Reason = m.more.want, m.more.reason
+			}
 		}
-		c.Title = a.Title
 		c.Required = !a.Optional || c.Verdict == Failed
 		if c.Verdict != Passed {
 			c.Fix = a.Fix

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/big"
 	"strings"
 	"time"
 
@@ -29,13 +28,38 @@ func (s Signed) Verify(pub *ecdsa.PublicKey) error {
 	return nil
 }
 
-// VerifyRaw checks an ECDSA signature in the form r || s over SHA-256 of msg.
+// VerifyRaw checks an ECDSA signature of 256 bits in the form r || s over SHA-256
+// of msg.
 func VerifyRaw(pub *ecdsa.PublicKey, msg, sig []byte) bool {
 	if pub == nil || len(sig) != 64 {
 		return false
 	}
 	h := sha256.Sum256(msg)
-	return ecdsa.Verify(pub, h[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:]))
+	var buf [72]byte
+	return ecdsa.VerifyASN1(pub, h[:], appendDER(buf[:0], sig))
+}
+
+// appendDER writes r || s (64 bytes) as the SEQUENCE of two INTEGERs that
+// ecdsa.VerifyASN1 reads: at most 72 bytes.
+func appendDER(dst, sig []byte) []byte {
+	r, s := minimal(sig[:32]), minimal(sig[32:])
+	dst = append(dst, 0x30, byte(4+len(r)+int(r[0]>>7)+len(s)+int(s[0]>>7))) //nolint:gosec // at most 70
+	for _, n := range [2][]byte{r, s} {
+		dst = append(dst, 0x02, byte(len(n)+int(n[0]>>7))) //nolint:gosec // at most 33
+		if n[0]>>7 == 1 {
+			dst = append(dst, 0) // else it would be negative
+		}
+		dst = append(dst, n...)
+	}
+	return dst
+}
+
+// minimal cuts leading zeros, but not the last byte.
+func minimal(b []byte) []byte {
+	for len(b) > 1 && b[0] == 0 {
+		b = b[1:]
+	}
+	return b
 }
 
 // ParseSigned splits a body {"<name>":{...},"signature":"<128 hex>"} without

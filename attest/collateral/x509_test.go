@@ -150,10 +150,17 @@ func TestCRLRefusals(t *testing.T) {
 		"empty": nil, "text": []byte("text"), "over the limit": append(make1(sound), make([]byte, collateral.MaxBody)...),
 		"trailing byte":      append(make1(sound), 0),
 		"critical extension": make1(func(l *x509.RevocationList) { l.ExtraExtensions = []pkix.Extension{critical} }),
-		"without a number":   bare,
 	} {
 		if _, err := collateral.ParseCRL(der); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+	for _, tc := range []struct {
+		der  []byte
+		want bool
+	}{{make1(sound), true}, {bare, false}} {
+		if c, err := collateral.ParseCRL(tc.der); err != nil || c.Numbered() != tc.want {
+			t.Errorf("numbered: want %v: %v", tc.want, err)
 		}
 	}
 	other := newPKI(t, func(int, *x509.Certificate) {})

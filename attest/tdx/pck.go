@@ -16,14 +16,13 @@ type PCK struct {
 	PCESVN uint16
 	PCEID  [2]byte
 	FMSPC  [6]byte
-	CA     string // "platform" or "processor": whose revocation list counts
+	CA     string // "platform": whose revocation list counts
 }
 
 const (
 	oidSGX       = "1.2.840.113741.1.13.1"
 	cnRoot       = "Intel SGX Root CA"
 	cnPlatformCA = "Intel SGX PCK Platform CA"
-	cnProcessor  = "Intel SGX PCK Processor CA"
 	cnPCK        = "Intel SGX PCK Certificate"
 	cnTCBSigning = "Intel SGX TCB Signing"
 )
@@ -31,26 +30,49 @@ const (
 // ParseChain reads the PCK chain inside the quote (leaf, CA, root) and the leaf's
 // SGX extension. Signatures are not checked.
 func (q *Quote) ParseChain() ([]*x509.Certificate, *PCK, error) {
-	chain, err := collateral.ParseChain(q.chain, 3)
+	leafPEM, issuersPEM, err := q.splitChain()
 	if err != nil {
 		return nil, nil, err
+	}
+	i, err := parseIssuers(issuersPEM)
+	if err != nil {
+		return nil, nil, err
+	}
+	leaf, pck, err := parseLeaf(leafPEM)
+	if err != nil {
+		return nil, nil, err
+	}
+	return []*x509.Certificate{leaf, i.ca, i.root}, pck, nil
+}
+
+// splitChain cuts the PEM text after the leaf.
+func (q *Quote) splitChain() (leaf, issuers []byte, err error) {
+	const begin = "-----BEGIN CERTIFICATE-----"
+	if len(q.chain) < len(begin) {
+		return nil, nil, refuse("certificate chain of %d bytes", len(q.chain))
+	}
+	i := bytes.Index(q.chain[len(begin):], []byte(begin))
+	if i < 1 || q.chain[len(begin)+i-1] != '\n' {
+		return nil, nil, refuse("no certificate chain of three, one after another")
+	}
+	i += len(begin)
+	return q.chain[:i], q.chain[i:], nil
+}
+
+func parseLeaf(text []byte) (*x509.Certificate, *PCK, error) {
+	chain, err := collateral.ParseChain(text, 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cn := chain[0].Subject.CommonName; cn != cnPCK {
+		return nil, nil, refuse("certificate of %q, want %q", cn, cnPCK)
 	}
 	pck, err := parsePCK(chain[0])
 	if err != nil {
 		return nil, nil, err
 	}
-	switch cn := chain[1].Subject.CommonName; cn {
-	case cnPlatformCA:
-		pck.CA = "platform"
-	case cnProcessor:
-		pck.CA = "processor"
-	default:
-		return nil, nil, refuse("PCK issuer %q", cn)
-	}
-	if chain[0].Subject.CommonName != cnPCK || chain[2].Subject.CommonName != cnRoot {
-		return nil, nil, refuse("certificate chain of %q under %q", chain[0].Subject.CommonName, chain[2].Subject.CommonName)
-	}
-	return chain, pck, nil
+	pck.CA = "platform" // no other is admitted
+	return chain[0], pck, nil
 }
 
 // FMSPC reads the processor model and CA of a quote without verifying anything:

@@ -62,8 +62,9 @@ type Body struct {
 	MROwnerConfig  cvm.Measurement
 	RTMR           [4]cvm.Measurement
 	ReportData     [64]byte
-	TEETCBSVN2     [16]byte        // TD 1.5
-	MRServiceTD    cvm.Measurement // TD 1.5
+	TD15           bool            // a TD 1.5 body: the fields below are stated
+	TEETCBSVN2     [16]byte        // of the module that runs now; TEETCBSVN is of the one that launched the TD
+	MRServiceTD    cvm.Measurement // the service TDs bound to the TD
 }
 
 // Size is the quote's length without padding, in bytes.
@@ -110,12 +111,12 @@ func refuse(format string, args ...any) error {
 }
 
 // ParseQuote reads a quote. After the quote only zero bytes may follow (guests
-// hand out whole buffers); every length must agree with its container.
+// hand out whole buffers); every length must agree with its container. The quote
+// keeps b, which must not change.
 func ParseQuote(b []byte) (*Quote, error) {
 	if len(b) > MaxQuote {
 		return nil, refuse("%d bytes, at most %d", len(b), MaxQuote)
 	}
-	b = bytes.Clone(b)
 	c := &cursor{b: b}
 	q := &Quote{Version: c.u16()}
 	keyType, tee := c.u16(), c.u32()
@@ -185,7 +186,7 @@ func parseBody(b []byte) Body {
 		c.fill(v.RTMR[i][:])
 	}
 	c.fill(v.ReportData[:])
-	if len(c.b) != 0 {
+	if v.TD15 = len(c.b) != 0; v.TD15 {
 		c.fill(v.TEETCBSVN2[:])
 		c.fill(v.MRServiceTD[:])
 	}

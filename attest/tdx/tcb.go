@@ -22,67 +22,100 @@ const (
 )
 
 // levels rates platform, TDX module and QE and merges the three.
-func (v *verifier) levels(s parsed) {
-	t := &v.res.TCB
-	module, okModule := v.module(s.tcb)
+func (v *verifier) levels(s *endorsed) {
+	var platforms, modules []collateral.SVNLevel
+	ok := true
+	for _, svn := range v.svns() {
+		m, okModule := v.module(s.tcb, svn)
+		p, okPlatform := v.platform(s.tcb, svn)
+		ok = ok && okModule && okPlatform
+		platforms, modules = append(platforms, p), append(modules, m)
+	}
 	qe, okQE := v.qeIdentity(s.qe)
-	platform, okPlatform := v.platform(s.tcb)
-	if !okPlatform || !okModule || !okQE {
+	if !ok || !okQE {
 		return
 	}
-	t.Platform, t.Module, t.QE = platform.Status, module.Status, qe.Status
+	t := &v.res.TCB
+	t.Platform, t.Module, t.QE = worst(platforms...), worst(modules...), qe.Status
 	t.Advisories = []string{}
-	for _, a := range [][]string{platform.Advisories, module.Advisories, qe.Advisories} {
-		t.Advisories = append(t.Advisories, a...)
+	all := append(append(platforms, modules...), qe)
+	for _, l := range all {
+		t.Advisories = append(t.Advisories, l.Advisories...)
 	}
 	slices.Sort(t.Advisories)
 	t.Advisories = slices.Compact(t.Advisories)
-	status := platform.Status
-	for _, other := range []string{module.Status, qe.Status} {
-		var err error
-		if status, err = merge(status, other); err != nil {
-			v.rec.Fail(claim.TCBMatch, "", other, err.Error())
-			return
-		}
-	}
-	if status == Revoked {
+	switch status := worst(all...); status {
+	case "":
+		v.rec.Fail(claim.TCBMatch, "", unknown(all), "the vendor's rating is of a kind that is not known here")
+	case Revoked:
 		v.rec.Fail(claim.TCBMatch, "", Revoked, "the vendor revoked this patch level")
+		t.Status = Revoked
+	default:
+		v.rec.Pass(claim.TCBMatch, status)
+		t.Status = status
 	}
-	t.Status = status
-	v.rec.Pass(claim.TCBMatch, status)
 }
 
-// merge lowers a status by that of another part.
-func merge(a, b string) (string, error) {
-	for _, s := range []string{a, b} {
-		switch s {
-		case UpToDate, SWHardeningNeeded, ConfigNeeded, ConfigAndSWNeeded, OutOfDate, OutOfDateConfigNeeded, Revoked:
-		default:
-			return "", fmt.Errorf("unknown TCB status %q", s)
-		}
+// svns lists the TEE SVNs that count. A TD 1.5 body states two: of the TDX module
+// that launched the TD and of that which runs now. They differ after an update that
+// preserved the TD, and then the worse rating counts.
+func (v *verifier) svns() [][16]byte {
+	b := &v.q.Body
+	if b.TD15 && b.TEETCBSVN2 != b.TEETCBSVN {
+		return [][16]byte{b.TEETCBSVN, b.TEETCBSVN2}
 	}
+	return [][16]byte{b.TEETCBSVN}
+}
+
+// worst merges the statuses of several parts; "" when one of them is not known.
+func worst(levels ...collateral.SVNLevel) string {
+	status := UpToDate
+	for _, l := range levels {
+		if !known(l.Status) {
+			return ""
+		}
+		status = merge(status, l.Status)
+	}
+	return status
+}
+
+func unknown(levels []collateral.SVNLevel) string {
+	i := slices.IndexFunc(levels, func(l collateral.SVNLevel) bool { return !known(l.Status) })
+	return fmt.Sprintf("%.40q", levels[i].Status)
+}
+
+func known(status string) bool {
+	switch status {
+	case UpToDate, SWHardeningNeeded, ConfigNeeded, ConfigAndSWNeeded, OutOfDate, OutOfDateConfigNeeded, Revoked:
+		return true
+	}
+	return false
+}
+
+// merge lowers a known status by that of another part.
+func merge(a, b string) string {
 	switch {
 	case a == Revoked || b == Revoked:
-		return Revoked, nil
+		return Revoked
 	case b == UpToDate:
-		return a, nil
+		return a
 	case a == UpToDate:
-		return b, nil
+		return b
 	}
 	old := isOld(a) || isOld(b)
 	config := needsConfig(a) || needsConfig(b)
 	hard := a == SWHardeningNeeded || a == ConfigAndSWNeeded || b == SWHardeningNeeded || b == ConfigAndSWNeeded
 	switch {
 	case old && config:
-		return OutOfDateConfigNeeded, nil
+		return OutOfDateConfigNeeded
 	case old:
-		return OutOfDate, nil
+		return OutOfDate
 	case config && hard:
-		return ConfigAndSWNeeded, nil
+		return ConfigAndSWNeeded
 	case config:
-		return ConfigNeeded, nil
+		return ConfigNeeded
 	}
-	return SWHardeningNeeded, nil
+	return SWHardeningNeeded
 }
 
 func isOld(s string) bool { return s == OutOfDate || s == OutOfDateConfigNeeded }
@@ -94,8 +127,7 @@ func needsConfig(s string) bool {
 // platform finds the first level that the processor and the TD's SVNs reach. From
 // TDX module 1.5 on (TEE_TCB_SVN[1] > 0), the module's own identity rates
 // components 0 and 1.
-func (v *verifier) platform(t *collateral.TCBInfo) (collateral.SVNLevel, bool) {
-	svn := v.q.Body.TEETCBSVN
+func (v *verifier) platform(t *collateral.TCBInfo, svn [16]byte) (collateral.SVNLevel, bool) {
 	from := 0
 	if svn[1] > 0 {
 		from = 2
@@ -120,8 +152,7 @@ func reaches(have, want []uint8) bool {
 }
 
 // module checks the TDX module's signer and attributes and rates its version.
-func (v *verifier) module(t *collateral.TCBInfo) (collateral.SVNLevel, bool) {
-	svn := v.q.Body.TEETCBSVN
+func (v *verifier) module(t *collateral.TCBInfo, svn [16]byte) (collateral.SVNLevel, bool) {
 	id, level := t.Module, collateral.SVNLevel{Status: UpToDate}
 	if svn[1] > 0 {
 		want := fmt.Sprintf("TDX_%02x", svn[1])

@@ -33,17 +33,25 @@ func Genuine() []string {
 // Verify makes the vendor's checks (all but policy on the TD's content) and
 // records each of them. admitted says whether a root, by the sha256 of its
 // SubjectPublicKeyInfo, is trusted. The TCB status is evaluated, not judged: only
-// Revoked fails here.
+// Revoked fails here. It remembers nothing; a Cache does the same, faster.
 func Verify(raw []byte, c collateral.Set, admitted func(spki [32]byte) bool, at time.Time, rec *claim.Recorder) Result {
-	v := &verifier{at: at, rec: rec}
+	return (*Cache)(nil).Verify(raw, c, admitted, at, rec)
+}
+
+// Verify is the function of that name, but for signatures that c has seen.
+func (c *Cache) Verify(raw []byte, set collateral.Set, admitted func(spki [32]byte) bool, at time.Time, rec *claim.Recorder) Result {
+	if c == nil {
+		c = &Cache{}
+	}
+	v := &verifier{cache: c, at: at, rec: rec}
 	q, err := ParseQuote(raw)
 	if !rec.Try(claim.QuoteParse, err) {
 		return v.res
 	}
 	v.q, v.res.Quote = q, q
 	v.pckChain()
-	if v.chain != nil {
-		if v.res.RootSPKI = collateral.SPKIHash(v.chain[2]); admitted(v.res.RootSPKI) {
+	if v.host != nil {
+		if v.res.RootSPKI = v.issuers.spki; admitted(v.res.RootSPKI) {
 			rec.Pass(claim.RootAdmitted, short(v.res.RootSPKI[:]))
 		} else {
 			rec.Fail(claim.RootAdmitted, "an admitted root", "sha256 of its key "+short(v.res.RootSPKI[:]), "the quote's root is not admitted")
@@ -51,18 +59,25 @@ func Verify(raw []byte, c collateral.Set, admitted func(spki [32]byte) bool, at 
 		v.qe()
 	}
 	v.signature()
-	if v.chain != nil {
-		v.collateral(c)
+	if v.host != nil {
+		v.collateral(set)
+		v.remember()
 	}
 	return v.res
 }
 
 type verifier struct {
-	q     *Quote
-	at    time.Time
-	rec   *claim.Recorder
-	chain []*x509.Certificate // nil until the PCK chain verified
-	res   Result
+	cache   *Cache
+	q       *Quote
+	at      time.Time
+	rec     *claim.Recorder
+	issuers *issuers
+	host    *host // nil until the PCK chain verified
+	res     Result
+
+	leaf                           []byte // PEM of the host's certificate, and of its issuers
+	above                          []byte
+	newIssuers, newHost, newReport bool // verified by this call, not found in the cache
 }
 
 // until lowers the result's end of validity.
@@ -73,30 +88,91 @@ func (v *verifier) until(t time.Time) {
 }
 
 func (v *verifier) pckChain() {
-	chain, pck, err := v.q.ParseChain()
+	i, h, err := v.chain()
 	if err == nil {
-		err = collateral.VerifyChain(chain, v.at)
+		err = v.current(i, h)
 	}
 	if !v.rec.Try(claim.PCKChain, err) {
 		return
 	}
-	v.chain, v.res.PCK = chain, pck
-	for _, c := range chain {
-		v.until(c.NotAfter)
+	v.issuers, v.host, v.res.PCK = i, h, h.pck
+	v.until(h.until)
+	v.until(i.ca.NotAfter)
+	v.until(i.root.NotAfter)
+}
+
+// chain reads the PCK chain and checks what does not depend on time, or finds that
+// these bytes were checked before.
+func (v *verifier) chain() (i *issuers, h *host, err error) {
+	if v.leaf, v.above, err = v.q.splitChain(); err != nil {
+		return nil, nil, err
 	}
+	i, known := v.cache.issuers.Get(v.above)
+	if !known {
+		v.newIssuers = true
+		if i, err = parseIssuers(v.above); err != nil {
+			return nil, nil, err
+		}
+	}
+	if h, ok := v.cache.hosts.Get(v.leaf, i.id[:]); ok {
+		return i, h, nil // its issuers were checked with it
+	}
+	v.newHost = true
+	leaf, pck, err := parseLeaf(v.leaf)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !known {
+		if err := i.check(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := collateral.CheckIssued(leaf, i.ca, 0); err != nil {
+		return nil, nil, err
+	}
+	h, err = hostOf(leaf, pck)
+	return i, h, err
+}
+
+func (v *verifier) current(i *issuers, h *host) error {
+	if err := collateral.CheckValidity(cnPCK, h.from, h.until, v.at); err != nil {
+		return err
+	}
+	for _, c := range [...]*x509.Certificate{i.ca, i.root} {
+		if err := collateral.CheckValidity(c.Subject.CommonName, c.NotBefore, c.NotAfter, v.at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remember keeps what this call verified, if an admitted root stands behind it.
+func (v *verifier) remember() {
+	if !v.newIssuers && !v.newHost && !v.newReport || !v.rec.Passed(Genuine()...) {
+		return
+	}
+	v.cache.issuers.Put(v.issuers, v.above)
+	v.cache.hosts.Put(v.host, v.leaf, v.issuers.id[:])
+	v.cache.reports.Put(struct{}{}, v.host.spki, v.q.report, v.q.reportSig)
 }
 
 // qe checks that the processor's key signed the QE report and that the report
 // names the attestation key.
 func (v *verifier) qe() {
 	q := v.q
-	pub, ok := v.chain[0].PublicKey.(*ecdsa.PublicKey)
-	if !ok || pub.Curve != elliptic.P256() || !collateral.VerifyRaw(pub, q.report, q.reportSig) {
-		v.rec.Fail(claim.QEReport, "", "", "the quoting enclave's report is not signed by the processor's key")
-		return
+	if _, known := v.cache.reports.Get(v.host.spki, q.report, q.reportSig); !known {
+		v.newReport = true
+		if !collateral.VerifyRaw(v.host.key, q.report, q.reportSig) {
+			v.rec.Fail(claim.QEReport, "", "", "the quoting enclave's report is not signed by the processor's key")
+			return
+		}
 	}
 	v.rec.Pass(claim.QEReport, "")
-	want := sha256.Sum256(append(append([]byte{}, q.key...), q.auth...))
+	h := sha256.New()
+	h.Write(q.key)
+	h.Write(q.auth)
+	var want [32]byte
+	h.Sum(want[:0])
 	got := q.report[320:384]
 	if !sameBytes(got[:32], want[:]) || !zero(got[32:]) {
 		v.rec.Fail(claim.QuoteKey, short(want[:]), short(got), "the quoting enclave's report names another attestation key")
@@ -106,7 +182,10 @@ func (v *verifier) qe() {
 }
 
 func (v *verifier) signature() {
-	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{4}, v.q.key...))
+	var point [65]byte // uncompressed
+	point[0] = 4
+	copy(point[1:], v.q.key)
+	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point[:])
 	if err != nil {
 		v.rec.Fail(claim.QuoteSignature, "", "", "the attestation key is not a point of P-256")
 		return
@@ -116,142 +195,6 @@ func (v *verifier) signature() {
 		return
 	}
 	v.rec.Pass(claim.QuoteSignature, "")
-}
-
-// collateral checks the vendor's statements and rates the platform by them.
-func (v *verifier) collateral(c collateral.Set) {
-	s, err := parse(c)
-	if !v.rec.Try(claim.CollateralParse, err) {
-		return
-	}
-	v.revocation(s)
-	if !v.signers(s) {
-		return
-	}
-	if err := v.match(s.tcb); !v.rec.Try(claim.CollateralMatch, err) {
-		return
-	}
-	v.fresh(s)
-	v.levels(s)
-}
-
-// parsed is a Set after parsing; nothing in it is verified.
-type parsed struct {
-	tcb               *collateral.TCBInfo
-	qe                *collateral.QEIdentity
-	tcbChain, qeChain []*x509.Certificate // signer, root
-	rootCRL, pckCRL   *collateral.CRL
-}
-
-func parse(c collateral.Set) (s parsed, err error) {
-	if s.tcb, err = collateral.ParseTCBInfo(c.TCBInfo); err != nil {
-		return s, err
-	}
-	if s.qe, err = collateral.ParseQEIdentity(c.QEIdentity); err != nil {
-		return s, err
-	}
-	if s.tcbChain, err = collateral.ParseChain(c.TCBInfoIssuerChain, 2); err != nil {
-		return s, err
-	}
-	if s.qeChain, err = collateral.ParseChain(c.QEIdentityIssuerChain, 2); err != nil {
-		return s, err
-	}
-	if s.rootCRL, err = collateral.ParseCRL(c.RootCRL); err != nil {
-		return s, err
-	}
-	s.pckCRL, err = collateral.ParseCRL(c.PCKCRL)
-	return s, err
-}
-
-// revocation requires both lists, current and by the right issuers, and looks up
-// every certificate that the verdict rests on.
-func (v *verifier) revocation(s parsed) {
-	root, ca := v.chain[2], v.chain[1]
-	for _, l := range []struct {
-		crl    *collateral.CRL
-		issuer *x509.Certificate
-	}{{s.rootCRL, root}, {s.pckCRL, ca}} {
-		if err := l.crl.Verify(l.issuer, v.at); err != nil {
-			v.rec.Fail(claim.CRLFresh, "", "", err.Error())
-			return
-		}
-		v.until(l.crl.Window().Until)
-	}
-	v.rec.Pass(claim.CRLFresh, "")
-	for _, c := range []*x509.Certificate{ca, s.tcbChain[0], s.qeChain[0]} {
-		if s.rootCRL.Revoked(c.SerialNumber) {
-			v.rec.Fail(claim.CRLRevoked, "", c.Subject.CommonName, "the root revoked this certificate")
-		}
-	}
-	if s.pckCRL.Revoked(v.chain[0].SerialNumber) {
-		v.rec.Fail(claim.CRLRevoked, "", cnPCK, "the vendor revoked this processor's certificate")
-	}
-	v.rec.Pass(claim.CRLRevoked, "")
-}
-
-// signers checks that TCB info and QE identity are signed by the vendor's TCB
-// signing certificate under the very root of the quote.
-func (v *verifier) signers(s parsed) bool {
-	for _, chain := range [][]*x509.Certificate{s.tcbChain, s.qeChain} {
-		if err := v.signer(chain); err != nil {
-			v.rec.Fail(claim.CollateralChain, "", "", err.Error())
-			return false
-		}
-	}
-	v.rec.Pass(claim.CollateralChain, "")
-	for _, x := range []struct {
-		what  string
-		s     collateral.Signed
-		chain []*x509.Certificate
-	}{{"TCB info", s.tcb.Signed, s.tcbChain}, {"QE identity", s.qe.Signed, s.qeChain}} {
-		pub, _ := x.chain[0].PublicKey.(*ecdsa.PublicKey)
-		if err := x.s.Verify(pub); err != nil {
-			v.rec.Fail(claim.CollateralSigned, "", x.what, err.Error())
-			return false
-		}
-	}
-	v.rec.Pass(claim.CollateralSigned, "")
-	return true
-}
-
-func (v *verifier) signer(chain []*x509.Certificate) error {
-	if err := collateral.VerifyChain(chain, v.at); err != nil {
-		return err
-	}
-	if collateral.SPKIHash(chain[1]) != v.res.RootSPKI {
-		return refuse("the collateral's root is not the quote's root")
-	}
-	if cn := chain[0].Subject.CommonName; cn != cnTCBSigning {
-		return refuse("the collateral is signed by %q, want %q", cn, cnTCBSigning)
-	}
-	v.until(chain[0].NotAfter)
-	return nil
-}
-
-// match compares bytes, so that the case of hex in collateral does not matter.
-func (v *verifier) match(t *collateral.TCBInfo) error {
-	if t.FMSPC != v.res.PCK.FMSPC {
-		return refuse("TCB info for FMSPC %x, the processor is %x", t.FMSPC, v.res.PCK.FMSPC)
-	}
-	if t.PCEID != v.res.PCK.PCEID {
-		return refuse("TCB info for PCE %x, the processor has %x", t.PCEID, v.res.PCK.PCEID)
-	}
-	return nil
-}
-
-func (v *verifier) fresh(s parsed) {
-	for _, w := range []struct {
-		what string
-		w    collateral.Window
-	}{{"TCB info", s.tcb.Window}, {"QE identity", s.qe.Window}} {
-		v.until(w.w.Until)
-		if err := w.w.Check(v.at); err != nil {
-			v.rec.Fail(claim.CollateralFresh, "", w.what, err.Error())
-		}
-	}
-	v.rec.Pass(claim.CollateralFresh, "until "+v.res.Expires.UTC().Format(time.RFC3339))
-	v.res.TCB.EvalNumber, v.res.TCB.QEEvalNumber = s.tcb.EvalNumber, s.qe.EvalNumber
-	v.res.Marks = collateral.MarksOf(v.chain[2], s.tcb, s.qe, s.rootCRL, s.pckCRL)
 }
 
 func sha(b []byte) [32]byte { return sha256.Sum256(b) }
