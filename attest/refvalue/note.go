@@ -30,6 +30,22 @@ const (
 // feed's period, and the version must not be lower than floor's, nor the same with
 // other contents. It returns the mark that the next call must take.
 func Open(msg []byte, keys []string, floor Mark, at time.Time) (Values, Mark, error) {
+	v, mark, err := Read(msg, keys)
+	if err == nil {
+		err = floor.check(mark)
+	}
+	if err == nil {
+		err = v.Current(at)
+	}
+	if err != nil {
+		return Values{}, Mark{}, err
+	}
+	return v, mark, nil
+}
+
+// Read is Open without version and time: for showing a feed, and for remembering
+// the mark of one that has expired meanwhile.
+func Read(msg []byte, keys []string) (Values, Mark, error) {
 	text, err := openNote(msg, keys)
 	if err != nil {
 		return Values{}, Mark{}, err
@@ -38,19 +54,19 @@ func Open(msg []byte, keys []string, floor Mark, at time.Time) (Values, Mark, er
 	if err != nil {
 		return Values{}, Mark{}, err
 	}
-	mark := Mark{v.Version, sha256.Sum256([]byte(text))}
+	return v, Mark{v.Version, sha256.Sum256([]byte(text))}, nil
+}
+
+func (floor Mark) check(m Mark) error {
 	switch {
-	case v.Version < floor.Version:
-		return Values{}, Mark{}, cvm.Errorf(cvm.Denied, "reference values: version %d is older than version %d, which was seen before", v.Version, floor.Version).
+	case m.Version < floor.Version:
+		return cvm.Errorf(cvm.Denied, "reference values: version %d is older than version %d, which was seen before", m.Version, floor.Version).
 			WithReason(ReasonOlder).WithFix("get the newest feed; whoever serves this one may be replaying it")
-	case v.Version == floor.Version && mark != floor:
-		return Values{}, Mark{}, cvm.Errorf(cvm.Denied, "reference values: version %d was seen before with other contents", v.Version).
+	case m.Version == floor.Version && m != floor:
+		return cvm.Errorf(cvm.Denied, "reference values: version %d was seen before with other contents", m.Version).
 			WithReason(ReasonForked).WithFix("ask the signer: two feeds carry the same version")
 	}
-	if err := v.Current(at); err != nil {
-		return Values{}, Mark{}, err
-	}
-	return v, mark, nil
+	return nil
 }
 
 // Current refuses values outside their period.
