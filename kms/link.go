@@ -2,7 +2,6 @@ package kms
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/confidential-cloud/phala/attest"
@@ -41,8 +41,6 @@ type link struct {
 	log      *slog.Logger
 
 	raft, peer *queue
-	mu         sync.Mutex
-	claims     map[[32]byte]claim.Claims // by sha256 of the peer's SPKI
 }
 
 // queue is a net.Listener that is fed with connections.
@@ -79,22 +77,16 @@ func (q *queue) put(c net.Conn) {
 // believe verifies a peer's evidence for its binding to a TLS key.
 type believe func(ctx context.Context, ev attest.Evidence, binding [64]byte) (claim.Claims, error)
 
-func newLink(bind string, cert tls.Certificate, fn believe, isMember func([]byte) bool, log *slog.Logger) (*link, error) {
-	l := &link{isMember: isMember, log: log, claims: map[[32]byte]claim.Claims{}}
+func newLink(bind string, cert ratls.Source, fn believe, isMember func([]byte) bool, now func() time.Time, log *slog.Logger) (*link, error) {
+	l := &link{isMember: isMember, log: log}
 	found := func(ev attest.Evidence, _ ratls.Extensions, binding [64]byte) error {
 		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 		defer cancel()
-		c, err := fn(ctx, ev, binding)
-		if err != nil {
-			return err
-		}
-		l.remember(binding, c)
-		return nil
+		_, err := fn(ctx, ev, binding)
+		return err
 	}
-	l.server, l.client = ratls.ServerConfig(cert, found).Clone(), ratls.ClientConfig(&cert, found).Clone()
+	l.server, l.client = ratls.ServerConfig(cert, found, now), ratls.ClientConfig(cert, found, now)
 	l.server.NextProtos = []string{protoRaft, protoPeer}
-	l.server.SessionTicketsDisabled = true // a resumed session would skip the evidence
-	l.client.ClientSessionCache = nil
 	ln, err := net.Listen("tcp", bind)
 	if err != nil {
 		return nil, fmt.Errorf("members' port: %w", err)
@@ -102,28 +94,6 @@ func newLink(bind string, cert tls.Certificate, fn believe, isMember func([]byte
 	l.listener, l.addr = ln, ln.Addr()
 	l.raft, l.peer = newQueue(l.addr), newQueue(l.addr)
 	return l, nil
-}
-
-// maxClaims bounds the memory of peers' claims. Only verified peers get in.
-const maxClaims = 256
-
-// remember keeps what a verified peer showed. The binding stands for its key.
-func (l *link) remember(binding [64]byte, c claim.Claims) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.claims) >= maxClaims {
-		clear(l.claims)
-	}
-	l.claims[sha256.Sum256(binding[:])] = c
-}
-
-// claimsOf is what the peer with this key has shown in its handshake.
-func (l *link) claimsOf(spki []byte) (claim.Claims, bool) {
-	b := ratls.ReportData(spki)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c, ok := l.claims[sha256.Sum256(b[:])]
-	return c, ok
 }
 
 // run accepts until ctx ends.
@@ -239,6 +209,21 @@ func (l *link) httpClient(check func(spki []byte) error) *http.Client {
 			if err := check(peerKey(&st)); err != nil {
 				_ = c.Close()
 				return nil, &dialError{err}
+			}
+			return c, nil
+		},
+	}}
+}
+
+// httpOver talks HTTP over one connection and no other: what was proved about it
+// holds for every call.
+func httpOver(c *tls.Conn) *http.Client {
+	var used atomic.Bool
+	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+		MaxConnsPerHost: 1,
+		DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
+			if used.Swap(true) {
+				return nil, &dialError{cvm.Errorf(cvm.Unavailable, "the connection that was proved has ended")}
 			}
 			return c, nil
 		},

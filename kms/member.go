@@ -52,6 +52,7 @@ type Member struct {
 	peers     *http.Client
 	root      *ratls.Authority
 	nonceKey  keys.Secret
+	raftCert  atomic.Pointer[tls.Certificate] // of the members' port; short-lived
 	cert      atomic.Pointer[tls.Certificate] // nil until ready
 	vault     atomic.Pointer[keyring.Vault]   // nil until ready
 
@@ -129,11 +130,11 @@ func (m *Member) Run(ctx context.Context) error {
 	if err := m.loadMembers(); err != nil {
 		return err
 	}
-	cert, err := m.memberCertificate(ctx)
-	if err != nil {
+	if err := errors.Join(m.bootEvidence(ctx), m.renewCertificate(ctx)); err != nil {
 		return err
 	}
-	if m.link, err = newLink(m.cfg.Raft, cert, m.believePeer, m.isMember, m.log); err != nil {
+	source := func() (*tls.Certificate, error) { return m.raftCert.Load(), nil }
+	if m.link, err = newLink(m.cfg.Raft, source, m.believePeer, m.isMember, m.now, m.log); err != nil {
 		return err
 	}
 	m.peers = m.link.httpClient(func(spki []byte) error {
@@ -163,6 +164,7 @@ func (m *Member) serve(ctx context.Context) (err error) {
 	g.Go(ctx, "members' calls", serveHTTP(m.peerHandler(), m.link.peer))
 	g.Go(ctx, "raft", m.replica.Run)
 	g.Go(ctx, "list of members", m.keepMembers)
+	g.Go(ctx, "certificate", m.keepCertificate)
 	for _, addr := range m.cfg.RPC {
 		ln, err := net.Listen("tcp", addr)
 		if err != nil {
@@ -231,23 +233,61 @@ func (m *Member) startTEE(ctx context.Context) (TEE, func(), error) {
 	return simtee.NewDevice(sock), stop, nil
 }
 
-// memberCertificate quotes over the member's TLS key and checks the quote with its
-// own policy: a member that others will refuse says so at its start.
-func (m *Member) memberCertificate(ctx context.Context) (tls.Certificate, error) {
+// bootEvidence quotes over the member's TLS key and checks the quote with its own
+// policy: a member that others will refuse says so at its start.
+func (m *Member) bootEvidence(ctx context.Context) error {
 	binding := ratls.ReportData(m.id.spki)
 	ev, err := m.self.evidence(ctx, binding)
 	if err != nil {
-		return tls.Certificate{}, err
+		return err
 	}
 	if m.ownClaims, err = m.believePeer(ctx, ev, binding); err != nil {
-		return tls.Certificate{}, fmt.Errorf("this member's own evidence is not admitted by its policy: %w", err)
+		return fmt.Errorf("this member's own evidence is not admitted by its policy: %w", err)
 	}
 	m.simulated = m.ownClaims.Platform == cvm.PlatformSimulated
+	return nil
+}
+
+// renewCertificate makes a certificate of the members' port with evidence of now.
+func (m *Member) renewCertificate(ctx context.Context) error {
+	ev, err := m.self.evidence(ctx, ratls.ReportData(m.id.spki))
+	if err != nil {
+		return err
+	}
 	at := m.now()
-	return ratls.NewCertificate(m.id.tls, ev, ratls.Template{
-		CommonName: "phala-kms " + m.cfg.ID, ServerAuth: true, ClientAuth: true, NotBefore: at.Add(-time.Hour), NotAfter: at.AddDate(10, 0, 0),
+	c, err := ratls.NewCertificate(m.id.tls, ev, ratls.Template{
+		CommonName: "phala-kms " + m.cfg.ID, ServerAuth: true, ClientAuth: true, NotBefore: at.Add(-ratls.Backdate), NotAfter: at.Add(ratls.Lifetime),
 		Extensions: ratls.Extensions{Usage: ratls.UsageKMSRaft},
 	})
+	if err != nil {
+		return err
+	}
+	m.raftCert.Store(&c)
+	return nil
+}
+
+// renewEvery is how often the certificate of the members' port is renewed: two
+// failures leave time for a third.
+const renewEvery = ratls.Lifetime / 4
+
+// keepCertificate renews until ctx ends.
+func (m *Member) keepCertificate(ctx context.Context) error {
+	for {
+		if err := run.Pause(ctx, renewEvery); err != nil {
+			return err
+		}
+		if err := m.renewCertificate(ctx); err != nil {
+			m.log.Error("the certificate of the members' port could not be renewed", "until", m.raftCert.Load().Leaf.NotAfter, "err", err)
+		}
+	}
+}
+
+// believe stores what a peer's evidence shows in c.
+func (m *Member) believe(ctx context.Context, c *claim.Claims) ratls.VerifyPeer {
+	return func(ev attest.Evidence, _ ratls.Extensions, binding [64]byte) (err error) {
+		*c, err = m.believePeer(ctx, ev, binding)
+		return err
+	}
 }
 
 func (m *Member) believePeer(ctx context.Context, ev attest.Evidence, binding [64]byte) (claim.Claims, error) {

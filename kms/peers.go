@@ -16,21 +16,36 @@ import (
 	"github.com/confidential-cloud/phala/kms/keyring"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 	"github.com/confidential-cloud/phala/ledger"
+	"github.com/confidential-cloud/phala/ratls"
 )
 
 // The members' own calls, over the members' port.
 const (
-	pathOrigin  = "/peer/origin"  // any attested KMS
-	pathJoin    = "/peer/join"    // any attested and allowed KMS
-	pathReady   = "/peer/ready"   // members only, like all that follow
-	pathPropose = "/peer/propose" // leader
-	pathBarrier = "/peer/barrier" // leader
-	pathCosign  = "/peer/cosign"
-	pathHello   = "/peer/hello"
+	pathChallenge = "/peer/challenge" // any attested KMS
+	pathJoin      = "/peer/join"      // any attested and allowed KMS
+	pathReady     = "/peer/ready"     // members only, like all that follow
+	pathPropose   = "/peer/propose"   // leader
+	pathBarrier   = "/peer/barrier"   // leader
+	pathCosign    = "/peer/cosign"
+	pathHello     = "/peer/hello"
 )
 
+// Before it joins, a member challenges the other end and is challenged: both prove
+// with fresh evidence that they are at the ends of this connection (ratls.Channel).
+type challengeRequest struct {
+	Nonce []byte `json:"nonce"`
+}
+
+type challengeResponse struct {
+	Origin      string `json:"origin"`
+	Attestation []byte `json:"attestation"` // for the caller's nonce
+	Nonce       []byte `json:"nonce"`       // for the join that follows on this connection
+}
+
 type joinRequest struct {
-	Member keyring.Member `json:"member"`
+	Member      keyring.Member `json:"member"`
+	Nonce       []byte         `json:"nonce"`
+	Attestation []byte         `json:"attestation"`
 }
 
 type joinResponse struct {
@@ -56,10 +71,6 @@ type cosignResponse struct {
 	Note []byte `json:"note"`
 }
 
-type originResponse struct {
-	Origin string `json:"origin"`
-}
-
 type hello struct {
 	ID   string `json:"id"`
 	Warm bool   `json:"warm"`
@@ -70,12 +81,7 @@ type empty struct{}
 func (m *Member) peerHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+pathJoin, rpc.Handle(m.handleJoin))
-	mux.HandleFunc("POST "+pathOrigin, rpc.Handle(func(*http.Request, empty) (originResponse, error) {
-		if o := m.machine.Origin(); o != "" {
-			return originResponse{o}, nil
-		}
-		return originResponse{}, cvm.Errorf(cvm.Unavailable, "this member has not joined a cluster yet").WithReason("kms-starting")
-	}))
+	mux.HandleFunc("POST "+pathChallenge, rpc.Handle(m.handleChallenge))
 	member := func(path string, h http.HandlerFunc) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 			if !m.isMember(peerKey(r.TLS)) {
@@ -122,9 +128,43 @@ func (m *Member) admit(ctx context.Context, c claim.Claims) (governance.Decision
 	return d, m.fresh(d.View)
 }
 
-// handleJoin admits a member: it has shown evidence in the handshake, and the
-// authority must allow it (T4). The join is a leaf, and the roots travel in the
-// same command, encrypted to the member.
+// handleChallenge proves this member to a caller, and gives it the nonce for its
+// own proof.
+func (m *Member) handleChallenge(r *http.Request, req challengeRequest) (out challengeResponse, err error) {
+	if err := m.serving(); err != nil {
+		return out, err
+	}
+	ch, err := ratls.NewChannel(*r.TLS, true, m.id.spki)
+	if err != nil {
+		return out, err
+	}
+	if out.Attestation, err = ch.Prove(r.Context(), req.Nonce, m.self.evidence); err != nil {
+		return out, err
+	}
+	out.Origin, out.Nonce = m.machine.Origin(), newNonce(m.nonceKey, peerKey(r.TLS), m.now()).Nonce
+	return out, nil
+}
+
+// proved is what the joiner's fresh evidence shows. It is of this connection: what
+// another member was shown, or is being shown, proves nothing here.
+func (m *Member) proved(r *http.Request, req joinRequest) (c claim.Claims, err error) {
+	spki := peerKey(r.TLS)
+	if string(req.Member.TLSKey) != string(spki) {
+		return c, cvm.Errorf(cvm.Denied, "the member's key is not the one this connection has proved").WithReason(kmsapi.ReasonBinding)
+	}
+	if _, err := checkNonce(m.nonceKey, req.Nonce, spki, m.now()); err != nil {
+		return c, err
+	}
+	ch, err := ratls.NewChannel(*r.TLS, true, m.id.spki)
+	if err != nil {
+		return c, err
+	}
+	return c, ch.Check(req.Nonce, req.Attestation, m.believe(r.Context(), &c))
+}
+
+// handleJoin admits a member: it has shown evidence in the handshake, and fresh
+// evidence for this connection, and the authority must allow it (T4). The join is
+// a leaf, and the roots travel in the same command, encrypted to the member.
 func (m *Member) handleJoin(r *http.Request, req joinRequest) (joinResponse, error) {
 	vault := m.vault.Load()
 	if !m.replica.IsLeader() || vault == nil {
@@ -134,10 +174,9 @@ func (m *Member) handleJoin(r *http.Request, req joinRequest) (joinResponse, err
 		}
 		return joinResponse{Leader: addr}, nil
 	}
-	spki := peerKey(r.TLS)
-	c, ok := m.link.claimsOf(spki)
-	if !ok || string(req.Member.TLSKey) != string(spki) {
-		return joinResponse{}, cvm.Errorf(cvm.Denied, "the member's key is not the one this connection has proved").WithReason(kmsapi.ReasonBinding)
+	c, err := m.proved(r, req)
+	if err != nil {
+		return joinResponse{}, m.refused(r.Context(), err)
 	}
 	if err := checkMember(req.Member, m.machine.Origin()); err != nil {
 		return joinResponse{}, err

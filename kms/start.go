@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/internal/run"
@@ -179,26 +180,38 @@ func (m *Member) joinOnce(ctx context.Context) error {
 func (m *Member) askToJoin(ctx context.Context, addr string) (out joinResponse, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*leaderTimeout)
 	defer cancel()
-	h := m.link.httpClient(func(spki []byte) error {
-		c, ok := m.link.claimsOf(spki)
-		if !ok {
-			return cvm.Errorf(cvm.Denied, "%s has shown no evidence", addr)
-		}
-		_, err := m.admit(ctx, c)
-		return err
-	})
-	defer h.CloseIdleConnections()
-	c := &rpc.Client{Base: "https://" + addr, HTTP: h}
-	// The verifier key's name holds the origin, which only members know.
-	var info originResponse
-	if err := c.Call(ctx, http.MethodPost, pathOrigin, empty{}, &info); err != nil {
-		return out, err
-	}
-	mb, err := m.memberRecord(info.Origin)
+	conn, err := m.link.dial(ctx, addr, protoPeer)
 	if err != nil {
 		return out, err
 	}
-	return out, c.Call(ctx, http.MethodPost, pathJoin, joinRequest{Member: mb}, &out)
+	defer func() { _ = conn.Close() }()
+	ch, err := ratls.NewChannel(conn.ConnectionState(), false, m.id.spki)
+	if err != nil {
+		return out, err
+	}
+	c := &rpc.Client{Base: "https://" + addr, HTTP: httpOver(conn)}
+	nonce := make([]byte, 32)
+	_, _ = rand.Read(nonce) // crypto/rand does not fail
+	var peer challengeResponse
+	if err := c.Call(ctx, http.MethodPost, pathChallenge, challengeRequest{nonce}, &peer); err != nil {
+		return out, err
+	}
+	var claims claim.Claims
+	if err := ch.Check(nonce, peer.Attestation, m.believe(ctx, &claims)); err != nil {
+		return out, err
+	}
+	if _, err := m.admit(ctx, claims); err != nil {
+		return out, err
+	}
+	// The verifier key's name holds the origin, which only members know.
+	req := joinRequest{Nonce: peer.Nonce}
+	if req.Member, err = m.memberRecord(peer.Origin); err != nil {
+		return out, err
+	}
+	if req.Attestation, err = ch.Prove(ctx, peer.Nonce, m.self.evidence); err != nil {
+		return out, err
+	}
+	return out, c.Call(ctx, http.MethodPost, pathJoin, req, &out)
 }
 
 // rpcCertificate certifies the member's key for its API, with its evidence.

@@ -142,7 +142,8 @@ func (t Template) serial(spki []byte) *big.Int {
 }
 
 // NewCertificate makes a self-signed certificate that carries the evidence in its
-// stripped form; the evidence's report data must be ReportData of key's SPKI.
+// stripped form; the evidence's report data must be ReportData of key's SPKI, and
+// the certificate lives at most MaxLifetime.
 func NewCertificate(key crypto.Signer, ev attest.Evidence, t Template) (tls.Certificate, error) {
 	spki, err := SPKI(key.Public())
 	if err != nil {
@@ -150,6 +151,9 @@ func NewCertificate(key crypto.Signer, ev attest.Evidence, t Template) (tls.Cert
 	}
 	if ev.ReportData != ReportData(spki) {
 		return tls.Certificate{}, cvm.Errorf(cvm.Invalid, "the evidence is not bound to the certificate's key")
+	}
+	if t.NotAfter.Sub(t.NotBefore) > MaxLifetime {
+		return tls.Certificate{}, cvm.Errorf(cvm.Invalid, "certificate %q: a life of %s, at most %s is believed", t.CommonName, t.NotAfter.Sub(t.NotBefore), MaxLifetime)
 	}
 	if t.Extensions.Attestation, err = ev.Strip().Marshal(); err != nil {
 		return tls.Certificate{}, err

@@ -162,12 +162,9 @@ const (
 // legacy reads the form of old images: raw quote, JSON event log (perhaps gzipped).
 func legacy(quote, log []byte) (attest.Evidence, error) {
 	if z, ok := bytes.CutPrefix(log, []byte(legacyMagic)); ok {
-		r, err := gzip.NewReader(bytes.NewReader(z))
-		if err != nil {
-			return attest.Evidence{}, cvm.Errorf(cvm.Invalid, "certificate: event log: %w", err)
-		}
-		if log, err = io.ReadAll(io.LimitReader(r, maxLegacy+1)); err != nil || len(log) > maxLegacy {
-			return attest.Evidence{}, cvm.Errorf(cvm.Invalid, "certificate: event log does not decompress to at most %d bytes", maxLegacy)
+		var err error
+		if log, err = unzip(z); err != nil {
+			return attest.Evidence{}, err
 		}
 	}
 	events, err := eventlog.ParseJSON(log)
@@ -179,4 +176,19 @@ func legacy(quote, log []byte) (attest.Evidence, error) {
 		return attest.Evidence{}, err
 	}
 	return attest.Evidence{Quote: quote, EventLog: events, RuntimeEvents: eventlog.Runtimes(events), ReportData: q.Body.ReportData}, nil
+}
+
+// unzip reads one bounded gzip stream and nothing after it.
+func unzip(z []byte) ([]byte, error) {
+	in := bytes.NewReader(z)
+	r, err := gzip.NewReader(in)
+	if err != nil {
+		return nil, cvm.Errorf(cvm.Invalid, "certificate: event log: %w", err)
+	}
+	r.Multistream(false)
+	b, err := io.ReadAll(io.LimitReader(r, maxLegacy+1))
+	if err != nil || len(b) > maxLegacy || in.Len() != 0 {
+		return nil, cvm.Errorf(cvm.Invalid, "certificate: event log is not one gzip stream of at most %d bytes", maxLegacy)
+	}
+	return b, nil
 }

@@ -4,13 +4,15 @@
 //
 // Two kinds of trust, not to be confused: ClientConfig and ServerConfig believe
 // the peer's evidence (and nothing else), PinnedClient and PinnedServer believe a
-// pinned root's chain (and no evidence).
+// pinned root's chain (and no evidence). Over either, Channel asks for evidence
+// that was made for this very connection.
 package ratls
 
 import (
 	"crypto"
 	"crypto/sha512"
 	"crypto/x509"
+	"time"
 )
 
 // Values of the CERT_USAGE extension.
@@ -19,6 +21,16 @@ const (
 	UsageAppCustom = "app:custom"
 	UsageKMSRPC    = "kms:rpc"
 	UsageKMSRaft   = "kms:raft" // ours: members among themselves
+)
+
+// How long certificates live whose evidence is believed: they are made Backdate
+// before their time, for clocks that are behind, and live Lifetime. Nothing that
+// lives longer than MaxLifetime is made or believed. (Certificates below a pinned
+// root are another matter: their period is their issuer's.)
+const (
+	Backdate    = time.Hour
+	Lifetime    = 24 * time.Hour
+	MaxLifetime = Backdate + Lifetime
 )
 
 // ReportData is the 64 bytes that bind a quote to a TLS key: SHA-512 of

@@ -266,20 +266,20 @@ func (e tee) verify(ev attest.Evidence, _ ratls.Extensions, binding [64]byte) er
 func TestMutualRATLS(t *testing.T) {
 	e, stranger := newTEE(t, 1), newTEE(t, 2)
 	server, client, foreign := e.cert(t, key(t)), e.cert(t, key(t)), stranger.cert(t, key(t))
-	if se, ce := shake(t, ratls.ServerConfig(server, e.verify), ratls.ClientConfig(&client, e.verify)); se != nil || ce != nil {
+	if se, ce := shake(t, ratls.ServerConfig(ratls.Fixed(server), e.verify, time.Now), ratls.ClientConfig(ratls.Fixed(client), e.verify, time.Now)); se != nil || ce != nil {
 		t.Fatalf("%v %v", se, ce)
 	}
 	var r *claim.Rejection
-	if se, _ := shake(t, ratls.ServerConfig(server, e.verify), ratls.ClientConfig(&foreign, e.verify)); !errors.As(se, &r) {
+	if se, _ := shake(t, ratls.ServerConfig(ratls.Fixed(server), e.verify, time.Now), ratls.ClientConfig(ratls.Fixed(foreign), e.verify, time.Now)); !errors.As(se, &r) {
 		t.Errorf("a client of another root: %v", se)
 	}
-	if _, ce := shake(t, ratls.ServerConfig(foreign, e.verify), ratls.ClientConfig(&client, e.verify)); !errors.As(ce, &r) {
+	if _, ce := shake(t, ratls.ServerConfig(ratls.Fixed(foreign), e.verify, time.Now), ratls.ClientConfig(ratls.Fixed(client), e.verify, time.Now)); !errors.As(ce, &r) {
 		t.Errorf("a server of another root: %v", ce)
 	}
-	if se, _ := shake(t, ratls.ServerConfig(server, e.verify), ratls.ClientConfig(nil, e.verify)); se == nil {
+	if se, _ := shake(t, ratls.ServerConfig(ratls.Fixed(server), e.verify, time.Now), ratls.ClientConfig(nil, e.verify, time.Now)); se == nil {
 		t.Error("no client certificate accepted")
 	}
-	if _, ce := shake(t, ratls.ServerConfig(server, e.verify), ratls.ClientConfig(&client, nil)); ce == nil {
+	if _, ce := shake(t, ratls.ServerConfig(ratls.Fixed(server), e.verify, time.Now), ratls.ClientConfig(ratls.Fixed(client), nil, time.Now)); ce == nil {
 		t.Error("no verifier accepts")
 	}
 }
@@ -295,14 +295,14 @@ func TestEvidenceIsBoundToTheKey(t *testing.T) {
 	}
 	ext := ratls.Extensions{Attestation: must(ev.Strip().Marshal())(t)}
 	root := must(ratls.NewTempCA(key(t), template("ca", ratls.Extensions{})))(t)
-	relay := must(ratls.TLSCertificate(mine, must(root.Issue(&mine.PublicKey, template("x", ext)))(t)))(t)
-	_, ce := shake(t, serve(relay), ratls.ClientConfig(nil, e.verify))
+	relay := must(ratls.TLSCertificate(mine, must(root.Issue(&mine.PublicKey, template("x", ext)))(t), root.Cert.Raw))(t)
+	_, ce := shake(t, serve(relay), ratls.ClientConfig(nil, e.verify, time.Now))
 	var r *claim.Rejection
 	if !errors.As(ce, &r) || !r.Genuine {
 		t.Errorf("relayed evidence: %v", ce)
 	}
-	bare := must(ratls.TLSCertificate(mine, must(root.Issue(&mine.PublicKey, template("x", ratls.Extensions{})))(t)))(t)
-	if _, ce := shake(t, serve(bare), ratls.ClientConfig(nil, e.verify)); cvm.ReasonOf(ce) != "attestation-missing" {
+	bare := must(ratls.TLSCertificate(mine, must(root.Issue(&mine.PublicKey, template("x", ratls.Extensions{})))(t), root.Cert.Raw))(t)
+	if _, ce := shake(t, serve(bare), ratls.ClientConfig(nil, e.verify, time.Now)); cvm.ReasonOf(ce) != "attestation-missing" {
 		t.Errorf("no evidence: %v", ce)
 	}
 }

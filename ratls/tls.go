@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"strings"
+	"time"
 
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/cvm"
@@ -15,6 +16,12 @@ const (
 	ReasonRoot  = "peer-root-not-pinned"
 	ReasonUsage = "peer-usage"
 	ReasonApp   = "peer-app"
+	// ReasonPeriod: the certificate is expired, not yet valid, or lives too long.
+	ReasonPeriod = "peer-certificate-period"
+	// ReasonSignature: the certificate is not signed by its own key or by its issuer.
+	ReasonSignature = "peer-certificate-signature"
+	// ReasonChannel: the connection cannot carry fresh evidence.
+	ReasonChannel = "channel"
 )
 
 // PinnedClient verifies a server by its chain to a root known by its DER
@@ -111,42 +118,80 @@ func verifyMiddle(middle []*x509.Certificate, usage string, app *cvm.AppID) erro
 // certificate's key demands: use it as attest.Policy.ReportData.
 type VerifyPeer func(ev attest.Evidence, ext Extensions, binding [64]byte) error
 
+// Source gives an end's current certificate: certificates are short-lived, so a
+// long-lived end has many.
+type Source func() (*tls.Certificate, error)
+
+// Fixed is the source of one certificate.
+func Fixed(c tls.Certificate) Source {
+	return func() (*tls.Certificate, error) { return &c, nil }
+}
+
 // ClientConfig is RA-TLS, client side: the server's certificate must carry
-// evidence that verify accepts. cert, if not nil, is offered to the server.
-func ClientConfig(cert *tls.Certificate, verify VerifyPeer) *tls.Config {
-	c := base(func(cs tls.ConnectionState) error { return verifyEvidence(cs, verify) })
+// evidence that verify accepts, and live at most MaxLifetime. cert, if not nil, is
+// offered to the server. now is the clock.
+func ClientConfig(cert Source, verify VerifyPeer, now func() time.Time) *tls.Config {
+	c := base(func(cs tls.ConnectionState) error { return verifyEvidence(cs, verify, now) })
+	c.Time = now
 	if cert != nil {
-		c.Certificates = []tls.Certificate{*cert}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert() }
 	}
 	return c
 }
 
 // ServerConfig is mutual RA-TLS, server side: the client must present a
-// certificate with evidence that verify accepts.
-func ServerConfig(cert tls.Certificate, verify VerifyPeer) *tls.Config {
-	c := base(func(cs tls.ConnectionState) error { return verifyEvidence(cs, verify) })
-	c.Certificates = []tls.Certificate{cert}
+// certificate with evidence that verify accepts, which lives at most MaxLifetime.
+func ServerConfig(cert Source, verify VerifyPeer, now func() time.Time) *tls.Config {
+	c := base(func(cs tls.ConnectionState) error { return verifyEvidence(cs, verify, now) })
+	c.Time = now
+	c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert() }
 	c.ClientAuth = tls.RequireAnyClientCert
 	return c
 }
 
-func verifyEvidence(cs tls.ConnectionState, verify VerifyPeer) error {
-	if verify == nil {
-		return cvm.Errorf(cvm.Internal, "no verifier of evidence is configured")
+func verifyEvidence(cs tls.ConnectionState, verify VerifyPeer, now func() time.Time) error {
+	if verify == nil || now == nil {
+		return cvm.Errorf(cvm.Internal, "no verifier of evidence or no clock is configured")
 	}
 	if len(cs.PeerCertificates) == 0 {
 		return cvm.Errorf(cvm.Unauthenticated, "the peer sent no certificate")
 	}
 	leaf := cs.PeerCertificates[0]
-	// The chain proves nothing here; this checks the period of validity only.
-	opts := x509.VerifyOptions{Roots: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
-	opts.Roots.AddCert(leaf)
-	if _, err := leaf.Verify(opts); err != nil {
-		return cvm.Errorf(cvm.Unauthenticated, "the peer's certificate: %w", err)
+	if err := checkPeriod(leaf, now()); err != nil {
+		return err
+	}
+	if err := checkSigned(cs.PeerCertificates); err != nil {
+		return err
 	}
 	ev, ext, err := FromCertificate(leaf)
 	if err != nil {
 		return err
 	}
 	return verify(ev, ext, ReportData(leaf.RawSubjectPublicKeyInfo))
+}
+
+// checkPeriod: the evidence is no younger than the certificate, so the period of
+// validity bounds the evidence's age.
+func checkPeriod(c *x509.Certificate, at time.Time) error {
+	if at.Before(c.NotBefore) || at.After(c.NotAfter) {
+		return cvm.Errorf(cvm.Unauthenticated, "the peer's certificate is valid from %s to %s", c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339)).
+			WithReason(ReasonPeriod).WithFix("compare both clocks; the peer must renew its certificate")
+	}
+	if c.NotAfter.Sub(c.NotBefore) > MaxLifetime {
+		return cvm.Errorf(cvm.Unauthenticated, "the peer's certificate lives %s, at most %s is believed", c.NotAfter.Sub(c.NotBefore), MaxLifetime).
+			WithReason(ReasonPeriod).WithFix("evidence must be young: the peer must make short-lived certificates")
+	}
+	return nil
+}
+
+// checkSigned refuses a certificate that nobody made as it is. The chain proves
+// nothing about the peer, but its bytes must be those that were signed.
+func checkSigned(chain []*x509.Certificate) error {
+	leaf := chain[0]
+	for _, by := range chain[:min(2, len(chain))] {
+		if by.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil {
+			return nil
+		}
+	}
+	return cvm.Errorf(cvm.Unauthenticated, "the peer's certificate is signed neither by its own key nor by the next in the chain").WithReason(ReasonSignature)
 }
