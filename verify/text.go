@@ -29,7 +29,7 @@ func (r *Report) WriteText(w io.Writer, st Style) error {
 	for _, x := range r.Banners {
 		fmt.Fprintf(&b, "%s\n", paint(st.Banner, "!! "+x))
 	}
-	fmt.Fprintf(&b, "%s %s\n\n", paint(st.Bold, "Verification of"), printable(r.Target))
+	fmt.Fprintf(&b, "%s %s\n\n", paint(st.Bold, "Verification of"), Printable(r.Target))
 	for _, s := range r.Sections {
 		s.text(&b, st)
 	}
@@ -78,7 +78,7 @@ func (s Section) text(b *strings.Builder, st Style) {
 			fmt.Fprintf(b, "        expected %s, found %s\n", orNothing(c.Want), orNothing(c.Got))
 		}
 		if c.Fix != "" && c.Required && c.Verdict == claim.Failed {
-			fmt.Fprintf(b, "        %s\n", paint(st.Dim, "→ "+printable(c.Fix)))
+			fmt.Fprintf(b, "        %s\n", paint(st.Dim, "→ "+Printable(c.Fix)))
 		}
 	}
 }
@@ -87,11 +87,11 @@ func suffix(s string) string {
 	if s == "" {
 		return ""
 	}
-	return ": " + printable(s)
+	return ": " + Printable(s)
 }
 
-// printable keeps what others wrote from steering the terminal.
-func printable(s string) string {
+// Printable keeps what others wrote from steering the terminal.
+func Printable(s string) string {
 	return strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
 			return '?'
@@ -104,5 +104,5 @@ func orNothing(s string) string {
 	if s == "" {
 		return "nothing"
 	}
-	return printable(s)
+	return Printable(s)
 }

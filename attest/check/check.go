@@ -25,9 +25,9 @@ import (
 // Options are what the one who asks says. They win over what the evidence's file
 // says of the same.
 type Options struct {
-	Now        time.Time // the time of asking; it counts where nobody names another
-	At         time.Time // verify at this time; zero: the file's, else Now
-	Root       *[32]byte // sha256 of the key of the only root to admit; nil: see Run
+	Now        time.Time  // the time of asking; it counts where nobody names another
+	At         time.Time  // verify at this time; zero: the file's, else Now
+	Roots      [][32]byte // sha256 of the keys of the only roots to admit; nil: see Run
 	Policy     *attest.Policy
 	PolicyName string          // what the report calls Policy
 	Collateral *collateral.Set // nil: the file's
@@ -81,8 +81,8 @@ type run struct {
 	none   bool // no policy was given: vendor rules only
 }
 
-// Run verifies. Which root is admitted: o.Root if it is set; else those that the
-// policy lists; else the one that the file names; else, without a policy, the pinned
+// Run verifies. Which roots are admitted: o.Roots if there are any; else those that
+// the policy lists; else the one that the file names; else, without a policy, the pinned
 // vendors'. A root that the caller's policy does not list and that no vendor's key
 // is pinned for makes the platform custom.
 //
@@ -135,15 +135,15 @@ func (r *run) choosePolicy() error {
 func ownRoots(p attest.Policy) attest.Policy {
 	roots := make([]attest.Root, 0, len(p.Roots))
 	for _, r := range p.Roots {
-		roots = append(roots, named(r.SPKI))
+		roots = append(roots, Named(r.SPKI))
 	}
 	p.Roots = roots
 	return p
 }
 
-// named is the root of a key that somebody named: a pinned vendor's, else custom.
-func named(spki [32]byte) attest.Root {
-	for _, r := range pinned() {
+// Named is the root of a key that somebody named: a pinned vendor's, else custom.
+func Named(spki [32]byte) attest.Root {
+	for _, r := range Pinned() {
 		if r.SPKI == spki {
 			return r
 		}
@@ -151,27 +151,31 @@ func named(spki [32]byte) attest.Root {
 	return attest.Root{SPKI: spki, Platform: cvm.PlatformCustom}
 }
 
-func pinned() []attest.Root { return append(attest.IntelRoots(), attest.AMDRoots()...) }
+// Pinned are the roots of the hardware vendors.
+func Pinned() []attest.Root { return append(attest.IntelRoots(), attest.AMDRoots()...) }
 
 func (r *run) chooseRoots() {
 	switch {
-	case r.o.Root != nil:
-		r.policy.Roots = []attest.Root{r.callers(*r.o.Root)}
+	case r.o.Roots != nil:
+		r.policy.Roots = nil
+		for _, spki := range r.o.Roots {
+			r.policy.Roots = append(r.policy.Roots, r.callers(spki))
+		}
 	case len(r.policy.Roots) != 0:
 		if r.in.Root != nil && !lists(r.policy.Roots, *r.in.Root) {
 			r.note("the file names a root that the policy does not list: it is not admitted")
 		}
 	case r.in.Root != nil:
-		r.policy.Roots = []attest.Root{named(*r.in.Root)}
+		r.policy.Roots = []attest.Root{Named(*r.in.Root)}
 		if r.policy.Roots[0].Platform == cvm.PlatformCustom {
 			r.note("the root is the one that the file itself names: nothing says whose it is")
 		}
 	case r.none:
-		r.policy.Roots = pinned()
+		r.policy.Roots = Pinned()
 	}
 }
 
-// callers is the root that the caller named; the caller's own policy may say that it
+// callers is a root that the caller named; the caller's own policy may say that it
 // is a simulated machine's.
 func (r *run) callers(spki [32]byte) attest.Root {
 	if r.o.Policy != nil {
@@ -181,7 +185,7 @@ func (r *run) callers(spki [32]byte) attest.Root {
 			}
 		}
 	}
-	return named(spki)
+	return Named(spki)
 }
 
 func lists(roots []attest.Root, spki [32]byte) bool {
@@ -260,7 +264,7 @@ func made(checks []claim.Check, name string) claim.Verdict {
 
 func row(c claim.Check) Check {
 	hint := c.Reason
-	if c.Fix != "" && c.Required {
+	if c.Fix != "" && c.Verdict == claim.Failed {
 		if hint != "" {
 			hint += ". "
 		}

@@ -30,8 +30,8 @@ func TestFormsWithoutPolicy(t *testing.T) {
 	}{
 		"contract":    {raw: w.contract(nil)},
 		"attestation": {raw: w.attestation(nil), log: true},
-		"dstack":      {raw: w.dstack(nil), o: check.Options{Root: &spki, Collateral: &w.set}, log: true},
-		"encoded":     {raw: raw, o: check.Options{Root: &spki, Collateral: &w.set}, log: true},
+		"dstack":      {raw: w.dstack(nil), o: check.Options{Roots: [][32]byte{spki}, Collateral: &w.set}, log: true},
+		"encoded":     {raw: raw, o: check.Options{Roots: [][32]byte{spki}, Collateral: &w.set}, log: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := ask(t, tc.raw, tc.o)
@@ -80,11 +80,11 @@ func TestRootOfTheFile(t *testing.T) {
 	}{
 		"no policy":                          {verdict: check.Accepted, on: "custom"},
 		"nobody names it":                    {edit: noRoot, verdict: check.Rejected, on: "unknown", failed: []string{claim.RootAdmitted}},
-		"the caller names it":                {edit: noRoot, o: check.Options{Root: &spki}, verdict: check.Accepted, on: "custom"},
-		"the caller names another":           {o: check.Options{Root: &[32]byte{1}}, verdict: check.Rejected, on: "unknown", failed: []string{claim.RootAdmitted}},
+		"the caller names it":                {edit: noRoot, o: check.Options{Roots: [][32]byte{spki}}, verdict: check.Accepted, on: "custom"},
+		"the caller names another":           {o: check.Options{Roots: [][32]byte{{1}}}, verdict: check.Rejected, on: "unknown", failed: []string{claim.RootAdmitted}},
 		"Intel's policy":                     {o: strict(t, "strict:running", w), verdict: check.Rejected, on: "unknown", failed: []string{claim.RootAdmitted, claim.ImageMeasurement}},
 		"the caller's policy says simulated": {edit: noRoot, o: check.Options{Policy: &full, PolicyName: "mine"}, verdict: check.Accepted, on: "simulated"},
-		"both say so":                        {o: check.Options{Policy: &full, PolicyName: "mine", Root: &spki}, verdict: check.Accepted, on: "simulated"},
+		"both say so":                        {o: check.Options{Policy: &full, PolicyName: "mine", Roots: [][32]byte{spki}}, verdict: check.Accepted, on: "simulated"},
 		// The container variant is for simulated machines only, so that a custom root cannot pass it.
 		"the file's policy says simulated": {edit: pins("simulated"), verdict: check.Rejected, on: "custom", failed: []string{claim.ImageMeasurement}},
 		"the file's policy says custom":    {edit: pins("custom"), verdict: check.Rejected, on: "custom", failed: []string{claim.ImageMeasurement}},
@@ -169,7 +169,7 @@ func TestContradictions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			spki := w.hw.RootSPKI()
-			r := ask(t, w.dstack(tc.edit), check.Options{Root: &spki, Collateral: &w.set})
+			r := ask(t, w.dstack(tc.edit), check.Options{Roots: [][32]byte{spki}, Collateral: &w.set})
 			expect(t, r, check.Rejected, "custom", tc.failed...)
 		})
 	}

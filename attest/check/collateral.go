@@ -5,7 +5,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
+	"github.com/confidential-cloud/phala/attest/tdx"
+	"github.com/confidential-cloud/phala/cvm"
 )
 
 // ParseCollateral reads the collateral of the tool contract: "tcb_info" and
@@ -61,4 +64,72 @@ func (f *fields) signed(name, key string) []byte {
 	b.Write(statement)
 	b.WriteString(`,"signature":"` + hex.EncodeToString(sig) + `"}`)
 	return b.Bytes()
+}
+
+// ReadCollateral reads a file of collateral for one piece of evidence: the tool
+// contract's form (see ParseCollateral), or a bundle (collateral.Bundle), of which
+// the entry for the evidence's platform is taken.
+func ReadCollateral(raw []byte, ev attest.Evidence) (collateral.Set, error) {
+	f := object("collateral", raw)
+	if f.err != nil {
+		return collateral.Set{}, f.err
+	}
+	if !f.has("format") {
+		return ParseCollateral(raw)
+	}
+	b, err := collateral.ParseBundle(raw)
+	if err != nil {
+		return collateral.Set{}, err
+	}
+	if s, ok := entry(b, ev); ok {
+		return s, nil
+	}
+	return collateral.Set{}, cvm.Errorf(cvm.Invalid, "the collateral bundle has no entry for this evidence's platform").
+		WithReason("collateral-unavailable").WithFix("export one for it: phala collateral export")
+}
+
+// entry finds the set of a quote's platform. A SEV-SNP set is for one chip: the only
+// one of a bundle is taken, and judged by the verification.
+func entry(b collateral.Bundle, ev attest.Evidence) (s collateral.Set, ok bool) {
+	if ev.Variant == cvm.VariantSNP {
+		n := 0
+		for _, e := range b.Entries {
+			if e.Set.AMD != nil {
+				s, n = e.Set, n+1
+			}
+		}
+		return s, n == 1
+	}
+	q, err := tdx.ParseQuote(ev.Quote)
+	if err != nil {
+		return s, false
+	}
+	chain, pck, err := q.ParseChain()
+	if err != nil {
+		return s, false
+	}
+	return b.Find(collateral.Subject{Root: collateral.SPKIHash(chain[len(chain)-1]), FMSPC: pck.FMSPC, CA: pck.CA})
+}
+
+// EncodeCollateral writes a set in the form that ParseCollateral reads.
+func EncodeCollateral(s collateral.Set) (json.RawMessage, error) {
+	doc := map[string]any{
+		"tcb_info_issuer_chain": string(s.TCBInfoIssuerChain), "qe_identity_issuer_chain": string(s.QEIdentityIssuerChain),
+		"root_ca_crl": hex.EncodeToString(s.RootCRL), "pck_crl": hex.EncodeToString(s.PCKCRL), "pck_crl_issuer_chain": string(s.PCKCRLIssuerChain),
+	}
+	if s.AMD != nil {
+		doc = map[string]any{"amd": map[string]string{"vcek": hex.EncodeToString(s.AMD.Leaf), "cert_chain": string(s.AMD.Chain), "crl": hex.EncodeToString(s.AMD.CRL)}}
+		return json.Marshal(doc)
+	}
+	for key, x := range map[string]struct {
+		name string
+		body []byte
+	}{"tcb_info": {"tcbInfo", s.TCBInfo}, "qe_identity": {"enclaveIdentity", s.QEIdentity}} {
+		statement, err := collateral.ParseSigned(x.body, x.name)
+		if err != nil {
+			return nil, err
+		}
+		doc[key], doc[key+"_signature"] = string(statement.Bytes), hex.EncodeToString(statement.Signature)
+	}
+	return json.Marshal(doc)
 }

@@ -40,7 +40,7 @@ type Input struct {
 //     "collateral" (see ParseCollateral), "root" (DER in hex), "at" (unix seconds),
 //     "policy" (see attest.ParsePolicy)
 //   - a certificate with RA-TLS extensions, PEM (the first one counts) or DER
-//   - an attestation in the reference's V0 or V1 encoding
+//   - an attestation in the reference's V0 or V1 encoding, or a TDX quote (bytes)
 //
 // Errors carry code invalid and reason "evidence-input", or what the parsers say.
 func Parse(raw []byte) (Input, error) {
@@ -59,6 +59,10 @@ func Parse(raw []byte) (Input, error) {
 		return parseCertificate(block.Bytes)
 	case raw[0] == 0x30:
 		return parseCertificate(raw)
+	case len(raw) > 1 && (raw[0] == 4 || raw[0] == 5) && raw[1] == 0: // the version of a quote; no attestation begins so
+		ev := attest.Evidence{Variant: cvm.VariantTDX, Quote: raw}
+		ev.ReportData = saidBy(raw)
+		return Input{Evidence: ev}, ev.Validate()
 	}
 	ev, err := attest.ParseEvidence(raw)
 	return Input{Evidence: ev}, err
@@ -142,14 +146,20 @@ func evidenceOf(f *fields) (attest.Evidence, error) {
 		}
 		ev.EventLog, ev.RuntimeEvents = events, eventlog.Runtimes(events)
 	}
-	// What cannot be parsed is refused by the verification, with its name.
-	if q, err := tdx.ParseQuote(ev.Quote); err == nil {
-		ev.ReportData = q.Body.ReportData
-	}
+	ev.ReportData = saidBy(ev.Quote)
 	if f.has("report_data") {
 		ev.ReportData = [64]byte(said)
 	}
 	return ev, ev.Validate()
+}
+
+// saidBy is the report data of a quote. What cannot be parsed is refused by the
+// verification, with its name.
+func saidBy(quote []byte) (rd [64]byte) {
+	if q, err := tdx.ParseQuote(quote); err == nil {
+		rd = q.Body.ReportData
+	}
+	return rd
 }
 
 // ParseRoot reads a root certificate, DER or PEM, or DER in hex, and returns what

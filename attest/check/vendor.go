@@ -32,8 +32,9 @@ func imageRules() measure.Policy {
 
 // relax says of the checks that only a policy decides that they were not made. One
 // that failed although everything is admitted found the evidence at odds with
-// itself, which needs no policy, unless it is one of the TD's attributes or of an
-// image that cannot be recomputed. Without an event log in the evidence nothing can
+// itself, which needs no policy, unless it is about the TD's launch or about an
+// image that cannot be recomputed. The TD's attributes, if every policy admits them,
+// stay passed. Without an event log in the evidence nothing can
 // be replayed, and nothing is claimed from it.
 func (r *run) relax(checks []claim.Check, found claim.Claims) []claim.Check {
 	noLog := len(r.in.Evidence.EventLog) == 0 && len(r.in.Evidence.RuntimeEvents) == 0
@@ -43,9 +44,10 @@ func (r *run) relax(checks []claim.Check, found claim.Claims) []claim.Check {
 		case noLog && slices.Contains(claim.OfLog(), c.Name):
 			out[i] = unmade(c, "the evidence brings no event log")
 		case !claim.IsByPolicy(c.Name) || c.Verdict == claim.Skipped:
-		case c.Name == claim.ReportData && r.policy.ReportData != nil: // asked for
-		case c.Verdict == claim.Passed, slices.Contains(claim.OfTD(), c.Name),
-			c.Name == claim.ImageMeasurement && !r.recomputes(found.Platform):
+		case c.Name == claim.ReportData && r.policy.ReportData != nil: // somebody said what
+		case c.Verdict == claim.Passed && c.Name != claim.TDDebug && c.Name != claim.TDAttributes && c.Name != claim.TDXFAM,
+			c.Verdict == claim.Failed && slices.Contains(claim.OfTD(), c.Name),
+			c.Verdict == claim.Failed && c.Name == claim.ImageMeasurement && !r.recomputes(found.Platform):
 			out[i] = unmade(c, NoPolicy)
 		}
 	}

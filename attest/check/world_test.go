@@ -59,26 +59,18 @@ func newWorld(t testing.TB, m made) *world {
 	return w
 }
 
-// parts splits the vendor's body into the statement and its signature, as the
-// contract carries them.
-func parts(t testing.TB, body []byte, name string) (statement, sig string) {
-	t.Helper()
-	s, err := collateral.ParseSigned(body, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(s.Bytes), hex.EncodeToString(s.Signature)
-}
-
 func (w *world) collateral() map[string]any {
-	tcb, tcbSig := parts(w.t, w.set.TCBInfo, "tcbInfo")
-	qe, qeSig := parts(w.t, w.set.QEIdentity, "enclaveIdentity")
-	return map[string]any{
-		"tcb_info": tcb, "tcb_info_signature": tcbSig, "tcb_info_issuer_chain": string(w.set.TCBInfoIssuerChain),
-		"qe_identity": qe, "qe_identity_signature": qeSig, "qe_identity_issuer_chain": string(w.set.QEIdentityIssuerChain),
-		"root_ca_crl": hex.EncodeToString(w.set.RootCRL), "pck_crl": hex.EncodeToString(w.set.PCKCRL),
-		"pck_crl_issuer_chain": string(w.set.PCKCRLIssuerChain), "pck_certificate_chain": string(w.set.PCKCRLIssuerChain),
+	w.t.Helper()
+	raw, err := check.EncodeCollateral(w.set)
+	if err != nil {
+		w.t.Fatal(err)
 	}
+	var doc map[string]any
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		w.t.Fatal(err)
+	}
+	doc["pck_certificate_chain"] = string(w.set.PCKCRLIssuerChain) // optional, and not used
+	return doc
 }
 
 func (w *world) root() string { return hex.EncodeToString(w.rootDER()) }
