@@ -81,8 +81,11 @@ type Attestation struct {
 	SimulatedRoots []string `toml:"simulated_roots"`
 	// TCBStatus lists the admitted merged statuses.
 	TCBStatus []string `toml:"tcb_status"`
-	// Variants lists the admitted measurement variants: "lite", "container".
+	// Variants lists the admitted measurement variants: "lite", "container", and "" for
+	// legacy, whose images reference_values must list.
 	Variants []string `toml:"variants"`
+	// ReferenceValues names a signed feed of reference values; optional.
+	ReferenceValues ReferenceValues `toml:"reference_values,omitempty"`
 }
 
 // TEE is what a member needs of its TD. simtee.Device and simtee.TD are ones.
@@ -144,12 +147,17 @@ func (c *Config) Validate() error {
 	if _, err := c.Attestation.policy(); err != nil {
 		errs = append(errs, err)
 	}
+	if err := c.Attestation.ReferenceValues.validate(); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
-// policy turns the section into an attest.Policy without binding and phases.
+// policy turns the section into an attest.Policy without binding and phases. Which
+// TDX modules are admitted is left to the reference values.
 func (a Attestation) policy() (attest.Policy, error) {
 	p := attest.Policy{TCBStatus: a.TCBStatus, TD: attest.StrictTD(), Image: measure.Policy{Variants: a.Variants}}
+	p.TD.AnyMRSeam = false
 	if a.Genuine {
 		p.Roots = attest.IntelRoots()
 	}

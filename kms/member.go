@@ -32,7 +32,7 @@ import (
 // Member is one KMS node.
 type Member struct {
 	cfg        Config
-	policy     attest.Policy
+	values     *values // the policy, with the newest reference values
 	log        *slog.Logger
 	now        func() time.Time
 	collateral Collateral
@@ -74,12 +74,8 @@ func New(c Config) (*Member, error) {
 	if c.Authority == nil {
 		return nil, errors.New("kms: no authority: without governance nothing is allowed")
 	}
-	policy, err := c.Attestation.policy()
-	if err != nil {
-		return nil, err
-	}
 	m := &Member{
-		cfg: c, policy: policy, log: c.Log, now: c.Clock, collateral: c.Collateral, machine: keyring.NewMachine(),
+		cfg: c, log: c.Log, now: c.Clock, collateral: c.Collateral, machine: keyring.NewMachine(),
 		ready: make(chan struct{}), sponsors: map[string]bool{},
 	}
 	m.denied.Store(verdict{})
@@ -90,8 +86,12 @@ func New(c Config) (*Member, error) {
 	if m.now == nil {
 		m.now = time.Now
 	}
+	var err error
+	if m.values, err = newValues(c, m.now, m.log); err != nil {
+		return nil, err
+	}
 	if m.collateral == nil {
-		if m.fetcher, err = newCollateral(c, policy.Roots, m.now, m.log); err != nil {
+		if m.fetcher, err = newCollateral(c, m.values.base.Roots, m.now, m.log); err != nil {
 			return nil, err
 		}
 		m.collateral = m.fetcher
@@ -113,6 +113,7 @@ func (m *Member) Run(ctx context.Context) error {
 	if err := os.MkdirAll(m.cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("kms directory: %w", err)
 	}
+	m.values.start(ctx)
 	tee, stop, err := m.startTEE(ctx)
 	if err != nil {
 		return err
@@ -188,6 +189,7 @@ func (m *Member) serve(ctx context.Context) (err error) {
 	if m.fetcher != nil {
 		g.Go(ctx, "collateral", m.fetcher.Run)
 	}
+	g.Go(ctx, "reference values", m.values.run)
 	g.Go(ctx, "summaries", m.summarize)
 	return g.Wait(ctx)
 }

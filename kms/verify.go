@@ -41,12 +41,15 @@ func (m *Member) evidence(ctx context.Context, raw []byte, binding [64]byte, pha
 }
 
 func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte, phase claim.Phase) (attest.Verified, error) {
-	p := m.policy
+	p, err := m.values.policy()
+	if err != nil {
+		return attest.Verified{}, err
+	}
 	p.Floor = m.floor()
 	p.ReportData, p.Phases = &binding, []claim.Phase{phase}
 	// What no admitted root signed must not choose what is fetched from the vendor, nor
 	// push what others need out of the cache.
-	_, _, err := attest.Verify(ev, collateral.Set{}, p, m.now())
+	_, _, err = attest.Verify(ev, collateral.Set{}, p, m.now())
 	var rej *claim.Rejection
 	if errors.As(err, &rej) && !rej.Genuine {
 		return attest.Verified{}, &refusal{err: cvm.Errorf(cvm.Denied, "%w", rej).WithReason(reasonOf(rej)).WithFix(fixOf(rej))}
