@@ -32,9 +32,11 @@ require (
 	github.com/mattn/go-isatty v0.0.24 // cli: is this a terminal
 	github.com/miekg/dns v1.1.73 // gateway/certs: RFC 2136 updates
 	github.com/pelletier/go-toml/v2 v2.4.3 // internal/config: strict TOML with positions
+	github.com/jackc/pgx/v5 v5.11.0 // internal/sqldb: the PostgreSQL driver
 	github.com/pressly/goose/v3 v3.29.0 // api/store: migrations
 	github.com/prometheus/client_golang v1.24.1 // metrics
 	github.com/riverqueue/river v0.31.0 // api/jobs: durable jobs on the API's database
+	github.com/riverqueue/river/riverdriver/riverdatabasesql v0.31.0 // the same, on PostgreSQL, in the store's transactions
 	github.com/riverqueue/river/riverdriver/riversqlite v0.31.0 // the same, on SQLite (exists at 0.31.0 only)
 	github.com/riverqueue/river/rivertype v0.31.0 // the same, its types
 	github.com/rogpeppe/go-internal v1.14.1 // testscript for the CLI's tests
@@ -125,7 +127,6 @@ require (
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
-	github.com/jackc/pgx/v5 v5.11.0 // indirect
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/jackpal/go-nat-pmp v1.0.2 // indirect
 	github.com/klauspost/compress v1.20.1 // indirect
@@ -133,6 +134,7 @@ require (
 	github.com/kr/pretty v0.3.1 // indirect
 	github.com/kr/text v0.2.0 // indirect
 	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
+	github.com/lib/pq v1.11.2 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-runewidth v0.0.20 // indirect
 	github.com/mattn/go-shellwords v1.0.12 // indirect

@@ -464,11 +464,11 @@ func TestAuth(t *testing.T) {
 	if me, err := w.c.Me(t.Context()); err != nil || me.Workspace.Slug == nil || *me.Workspace.Slug != "default" || me.User.Role != "admin" {
 		t.Errorf("me: %+v, %v", me, err)
 	}
-	db, err := os.ReadFile(w.cfg.Database())
+	db, err := os.ReadFile(w.cfg.Database().Path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wal, _ := os.ReadFile(w.cfg.Database() + "-wal")
+	wal, _ := os.ReadFile(w.cfg.Database().Path + "-wal")
 	for what, secret := range map[string]string{"API key": w.key, "VMM token": token} {
 		if bytes.Contains(append(db, wal...), []byte(secret)) || strings.Contains(w.logs.String(), secret) {
 			t.Errorf("the %s is in the database or the log", what)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/sqldb"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 )
 
@@ -21,8 +22,12 @@ import (
 type Config struct {
 	// Listen is the address of the public API.
 	Listen string `toml:"listen"`
-	// Dir holds the database (api.db).
+	// Dir holds the database (api.db), unless DatabaseURL names another.
 	Dir string `toml:"dir"`
+	// DatabaseURL is postgres://user@host/database, for more than one API process. A
+	// password in it is refused: DatabasePasswordFile, or PGPASSFILE.
+	DatabaseURL          string `toml:"database_url"`
+	DatabasePasswordFile string `toml:"database_password_file"`
 	// AdminKeyFile receives the first admin key (mode 0600) when the file does not
 	// exist yet. Empty: no file; call NewAdminKey.
 	AdminKeyFile string `toml:"admin_key_file"`
@@ -183,8 +188,13 @@ func (c Config) validateTypes() (errs []error) {
 	return errs
 }
 
-// Database is the path of the database file.
-func (c Config) Database() string { return filepath.Join(c.Dir, "api.db") }
+// Database says where the database is.
+func (c Config) Database() sqldb.Source {
+	if c.DatabaseURL != "" {
+		return sqldb.Source{URL: c.DatabaseURL, PasswordFile: c.DatabasePasswordFile}
+	}
+	return sqldb.Source{Path: filepath.Join(c.Dir, "api.db")}
+}
 
 func (c Config) instanceType(id string) (InstanceType, bool) {
 	for _, t := range c.InstanceTypes {

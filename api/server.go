@@ -15,7 +15,7 @@ import (
 
 	"github.com/confidential-cloud/phala/api/jobs"
 	"github.com/confidential-cloud/phala/api/store"
-	"github.com/confidential-cloud/phala/api/store/sqlite"
+	"github.com/confidential-cloud/phala/api/store/sqlstore"
 	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 )
@@ -41,7 +41,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("cloud API config: %w", err)
 	}
-	ctx := context.Background() // opening a local file
+	ctx := context.Background() // opening the database
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cloud API: %w", err)
 	}
@@ -53,7 +53,7 @@ func New(cfg Config) (*Server, error) {
 		}
 		s.keys = k
 	}
-	db, err := sqlite.Open(ctx, cfg.Database(), s.now)
+	db, err := sqlstore.Open(ctx, cfg.Database(), s.now)
 	if err != nil {
 		return nil, fmt.Errorf("cloud API: %w", err)
 	}
@@ -69,7 +69,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.jobs, err = jobs.New(ctx, jobs.Config{
-		Path: s.cfg.Database(), Store: s.store, Log: s.log, Poll: s.cfg.Poll, Sync: s.cfg.Sync,
+		Database: s.cfg.Database(), Store: s.store, Log: s.log, Poll: s.cfg.Poll, Sync: s.cfg.Sync,
 		Node: s.nodes.vmm, Nodes: s.nodes.ids, KMSURLs: s.cfg.guestKMS(), GatewayURLs: s.cfg.Gateway.GuestURLs,
 	})
 	if err != nil {

@@ -10,13 +10,17 @@ package jobs
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"github.com/riverqueue/river/rivermigrate"
 	"github.com/riverqueue/river/rivertype"
@@ -41,8 +45,8 @@ type VMM interface {
 
 // Config of the runner.
 type Config struct {
-	Path  string // of the database file; jobs have their own handle on it
-	Store store.CVMs
+	Database sqldb.Source // jobs have their own handle on it
+	Store    store.CVMs
 	// Node finds a node's VMM by its lasting id.
 	Node func(id int64) (VMM, error)
 	// Nodes lists the ids of all nodes, for the sync loop.
@@ -58,7 +62,8 @@ type Config struct {
 // Runner runs the jobs.
 type Runner struct {
 	cfg    Config
-	db     *sql.DB
+	db     *sqldb.DB
+	id     string // of this process, in the queue
 	client *river.Client[*sql.Tx]
 }
 
@@ -76,11 +81,11 @@ func New(ctx context.Context, cfg Config) (*Runner, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = 64
 	}
-	db, err := sqldb.Open(cfg.Path)
+	db, err := sqldb.Open(ctx, cfg.Database)
 	if err != nil {
 		return nil, err
 	}
-	r := &Runner{cfg: cfg, db: db}
+	r := &Runner{cfg: cfg, db: db, id: "api-" + rand.Text()}
 	if err := r.open(ctx); err != nil {
 		_ = db.Close()
 		return nil, err
@@ -96,7 +101,10 @@ func orDefault(d, def time.Duration) time.Duration {
 }
 
 func (r *Runner) open(ctx context.Context) error {
-	driver := riversqlite.New(r.db)
+	var driver riverdriver.Driver[*sql.Tx] = riversqlite.New(r.db.DB)
+	if r.db.Kind == sqldb.Postgres {
+		driver = riverdatabasesql.New(r.db.DB)
+	}
 	// River logs every statement at debug; only its problems are of interest here.
 	log := slog.New(quiet{r.cfg.Log.With("part", "river").Handler()})
 	m, err := rivermigrate.New(driver, &rivermigrate.Config{Logger: log})
@@ -111,15 +119,15 @@ func (r *Runner) open(ctx context.Context) error {
 		return fmt.Errorf("job queue: %w", err)
 	}
 	r.client, err = river.NewClient(driver, &river.Config{
-		Logger: log, Workers: workers,
+		ID: r.id, Logger: log, Workers: workers,
 		Queues:            map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: r.cfg.Workers}},
 		FetchCooldown:     min(20*time.Millisecond, r.cfg.Poll),
 		FetchPollInterval: r.cfg.Poll,
 		JobTimeout:        -1,   // a boot takes what it takes; the VMM bounds it
 		MaxAttempts:       1000, // a restart of this process is an attempt
 		RetryPolicy:       backoff{},
-		// Jobs wait for their VM while they run, so a long run is no sign of death. A dead
-		// process's jobs are adopted at the next start instead (adopt).
+		// Jobs wait for their VM while they run, so a long run is no sign of death: the
+		// jobs of a dead process are adopted (processes.go).
 		RescueStuckJobsAfter: 24 * time.Hour,
 	})
 	if err != nil {
@@ -145,13 +153,18 @@ func (r *Runner) Enqueue(ctx context.Context, tx *sql.Tx, cvmID int64, generatio
 
 // Run works until ctx ends. Operations that are cut off go on at the next Run.
 func (r *Runner) Run(ctx context.Context) error {
-	if err := r.adopt(ctx); err != nil {
+	if err := r.adoptAll(ctx); err != nil {
 		return err
 	}
 	if err := r.client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("job queue: starting: %w", err)
 	}
+	var wg sync.WaitGroup
+	if r.db.Kind == sqldb.Postgres {
+		wg.Go(func() { r.watchProcesses(ctx) })
+	}
 	r.sync(ctx)
+	wg.Wait()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Second)
 	defer cancel()
 	if err := r.client.StopAndCancel(stop); err != nil && !errors.Is(err, context.Canceled) {
@@ -162,29 +175,6 @@ func (r *Runner) Run(ctx context.Context) error {
 
 // Close closes the queue's handle; call it after Run has returned.
 func (r *Runner) Close() error { return r.db.Close() }
-
-// adopt takes over what an earlier process left behind: its running jobs (the
-// embedded database has one process, so nobody else runs them), those that wait
-// for a retry, and operations whose job is gone.
-func (r *Runner) adopt(ctx context.Context) error {
-	_, err := r.db.ExecContext(ctx, `UPDATE river_job SET state = 'available', scheduled_at = CURRENT_TIMESTAMP
-		WHERE state IN ('running', 'retryable', 'scheduled') AND kind = ?`, args{}.Kind())
-	if err != nil {
-		return fmt.Errorf("job queue: adopting jobs: %w", err)
-	}
-	open, err := r.cfg.Store.Unfinished(ctx)
-	if err != nil {
-		return fmt.Errorf("job queue: reading operations: %w", err)
-	}
-	return sqldb.Tx(ctx, r.db, func(tx *sql.Tx) error {
-		for _, o := range open {
-			if err := r.Enqueue(ctx, tx, o.CVMID, o.Generation); err != nil {
-				return fmt.Errorf("job queue: adopting an operation: %w", err)
-			}
-		}
-		return nil
-	})
-}
 
 type worker struct {
 	river.WorkerDefaults[args]

@@ -1,7 +1,6 @@
 package sqldb
 
 import (
-	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -25,7 +24,7 @@ func migrations(n int) fstest.MapFS {
 func TestMigrate(t *testing.T) {
 	ctx := t.Context()
 	path := filepath.Join(t.TempDir(), "with space & ?.db")
-	db, err := Open(path)
+	db, err := Open(ctx, Source{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +54,7 @@ func TestMigrate(t *testing.T) {
 
 func TestTxRollsBack(t *testing.T) {
 	ctx := t.Context()
-	db, err := Open(filepath.Join(t.TempDir(), "x.db"))
+	db, err := Open(ctx, Source{Path: filepath.Join(t.TempDir(), "x.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,8 +63,8 @@ func TestTxRollsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	boom := errors.New("boom")
-	err = Tx(ctx, db, func(tx *sql.Tx) error {
-		if _, err := tx.Exec(`INSERT INTO a (x) VALUES (1)`); err != nil {
+	err = Transact(ctx, db, func(tx *Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO a (x) VALUES (1)`); err != nil {
 			return err
 		}
 		return boom

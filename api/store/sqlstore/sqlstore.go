@@ -1,5 +1,5 @@
 // Package sqlite is store.Store on SQLite: one file, one API process.
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +20,7 @@ var migrations embed.FS
 
 // DB is the store.
 type DB struct {
-	db  *sql.DB
+	db  *sqldb.DB
 	now func() time.Time
 
 	mu      sync.Mutex
@@ -30,9 +29,9 @@ type DB struct {
 
 var _ store.Store = (*DB)(nil)
 
-// Open opens or creates the database file and migrates it. now is the clock.
-func Open(ctx context.Context, path string, now func() time.Time) (*DB, error) {
-	db, err := sqldb.Open(path)
+// Open opens the database and migrates it. now is the clock.
+func Open(ctx context.Context, src sqldb.Source, now func() time.Time) (*DB, error) {
+	db, err := sqldb.Open(ctx, src)
 	if err != nil {
 		return nil, err
 	}
@@ -47,12 +46,12 @@ func Open(ctx context.Context, path string, now func() time.Time) (*DB, error) {
 	return &DB{db: db, now: now, watches: map[int64]map[chan struct{}]struct{}{}}, nil
 }
 
-// Close closes the file.
+// Close closes the database.
 func (d *DB) Close() error { return d.db.Close() }
 
 // NodeID gives a VMM's URL its lasting id.
 func (d *DB) NodeID(ctx context.Context, url string) (id int64, err error) {
-	err = sqldb.Tx(ctx, d.db, func(tx *sql.Tx) error {
+	err = sqldb.Transact(ctx, d.db, func(tx *sqldb.Tx) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO nodes (url, created_at) VALUES (?, ?) ON CONFLICT (url) DO NOTHING`, url, ms(d.now())); err != nil {
 			return fmt.Errorf("storing node: %w", err)
 		}
@@ -111,10 +110,4 @@ func notFound(err error) error {
 		return store.ErrNotFound
 	}
 	return err
-}
-
-// unique tells whether an insert failed on the given unique index or columns. The
-// driver has no name for the constraint beyond its message.
-func unique(err error, what string) bool {
-	return err != nil && strings.Contains(err.Error(), "UNIQUE constraint failed") && strings.Contains(err.Error(), what)
 }

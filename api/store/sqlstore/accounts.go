@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -23,23 +23,27 @@ func (d *DB) Admin(ctx context.Context) (store.Principal, error) {
 	if !errors.Is(err, store.ErrNotFound) {
 		return p, err
 	}
-	return d.AddWorkspace(ctx, "default", "admin", "", "admin")
+	p, err = d.AddWorkspace(ctx, "default", "admin", "", "admin")
+	if sqldb.Unique(err, "workspaces.slug", "workspaces_slug_key") { // another process was first
+		return scanPrincipal(d.db.QueryRowContext(ctx, principal+` WHERE u.role = 'admin' ORDER BY u.id LIMIT 1`))
+	}
+	return p, err
 }
 
 // AddWorkspace makes a workspace with one user.
 func (d *DB) AddWorkspace(ctx context.Context, name, username, email, role string) (p store.Principal, err error) {
-	err = sqldb.Tx(ctx, d.db, func(tx *sql.Tx) error {
+	err = sqldb.Transact(ctx, d.db, func(tx *sqldb.Tx) error {
 		now := ms(d.now())
-		r, err := tx.ExecContext(ctx, `INSERT INTO workspaces (name, slug, created_at) VALUES (?, ?, ?)`, name, name, now)
+		var ws, id int64
+		err := tx.QueryRowContext(ctx, `INSERT INTO workspaces (name, slug, created_at) VALUES (?, ?, ?) RETURNING id`, name, name, now).Scan(&ws)
 		if err != nil {
 			return fmt.Errorf("storing workspace: %w", err)
 		}
-		ws, _ := r.LastInsertId()
-		r, err = tx.ExecContext(ctx, `INSERT INTO users (workspace_id, username, email, role, created_at) VALUES (?, ?, ?, ?, ?)`, ws, username, email, role, now)
+		err = tx.QueryRowContext(ctx, `INSERT INTO users (workspace_id, username, email, role, created_at) VALUES (?, ?, ?, ?, ?) RETURNING id`,
+			ws, username, email, role, now).Scan(&id)
 		if err != nil {
 			return fmt.Errorf("storing user: %w", err)
 		}
-		id, _ := r.LastInsertId()
 		p, err = scanPrincipal(tx.QueryRowContext(ctx, principal+` WHERE u.id = ?`, id))
 		return err
 	})

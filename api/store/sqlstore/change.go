@@ -1,8 +1,7 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 
@@ -14,7 +13,10 @@ import (
 // Create stores a CVM and its first operation.
 func (d *DB) Create(ctx context.Context, c store.CVM, enqueue store.Enqueue, fn func(*store.Change) error) (store.CVM, error) {
 	var out store.CVM
-	err := sqldb.Tx(ctx, d.db, func(tx *sql.Tx) error {
+	err := sqldb.Transact(ctx, d.db, func(tx *sqldb.Tx) error {
+		if err := tx.Lock(ctx, "app "+c.AppID); err != nil {
+			return err
+		}
 		var foreign int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM cvms WHERE app_id = ? AND workspace_id <> ?`, c.AppID, c.WorkspaceID).Scan(&foreign); err != nil {
 			return fmt.Errorf("reading: %w", err)
@@ -28,16 +30,15 @@ func (d *DB) Create(ctx context.Context, c store.CVM, enqueue store.Enqueue, fn 
 		if err != nil {
 			return fmt.Errorf("encoding cvm: %w", err)
 		}
-		r, err := tx.ExecContext(ctx, `INSERT INTO cvms (workspace_id, user_id, uuid, name, app_id, instance_id, node_id, status, generation, created_at, updated_at, body)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)`,
-			c.WorkspaceID, c.UserID, c.UUID, c.Name, c.AppID, c.InstanceID, c.NodeID, c.Status, ms(now), ms(now), string(body))
-		if unique(err, "cvms.name") {
+		err = tx.QueryRowContext(ctx, `INSERT INTO cvms (workspace_id, user_id, uuid, name, app_id, instance_id, node_id, status, generation, created_at, updated_at, body)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?) RETURNING id`,
+			c.WorkspaceID, c.UserID, c.UUID, c.Name, c.AppID, c.InstanceID, c.NodeID, c.Status, ms(now), ms(now), string(body)).Scan(&c.ID)
+		if sqldb.Unique(err, "cvms.name", "cvms_live_name") {
 			return store.ErrNameTaken
 		}
 		if err != nil {
 			return fmt.Errorf("storing cvm: %w", err)
 		}
-		c.ID, _ = r.LastInsertId()
 		if _, err := tx.ExecContext(ctx, `UPDATE provisions SET committed_cvm = ? WHERE workspace_id = ? AND cvm_id = 0 AND compose_hash = ?`,
 			c.ID, c.WorkspaceID, c.ComposeHash); err != nil {
 			return fmt.Errorf("storing provision: %w", err)
@@ -54,7 +55,7 @@ func (d *DB) Create(ctx context.Context, c store.CVM, enqueue store.Enqueue, fn 
 
 // Change runs fn on a CVM in one transaction.
 func (d *DB) Change(ctx context.Context, id int64, enqueue store.Enqueue, fn func(*store.Change) error) (out store.CVM, err error) {
-	err = sqldb.Tx(ctx, d.db, func(tx *sql.Tx) error {
+	err = sqldb.Transact(ctx, d.db, func(tx *sqldb.Tx) error {
 		out, err = d.apply(ctx, tx, id, enqueue, fn)
 		return err
 	})
@@ -65,9 +66,13 @@ func (d *DB) Change(ctx context.Context, id int64, enqueue store.Enqueue, fn fun
 	return out, nil
 }
 
-func (d *DB) apply(ctx context.Context, tx *sql.Tx, id int64, enqueue store.Enqueue, fn func(*store.Change) error) (store.CVM, error) {
+func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, enqueue store.Enqueue, fn func(*store.Change) error) (store.CVM, error) {
 	c := store.Change{At: d.now()}
 	var err error
+	// Changes of one CVM wait for each other, so that its events commit in their order.
+	if err := tx.Lock(ctx, fmt.Sprintf("cvm %d", id)); err != nil {
+		return c.CVM, err
+	}
 	if c.CVM, err = scanCVM(tx.QueryRowContext(ctx, cvmColumns+`WHERE id = ?`, id)); err != nil {
 		return c.CVM, err
 	}
@@ -86,7 +91,7 @@ func (d *DB) apply(ctx context.Context, tx *sql.Tx, id int64, enqueue store.Enqu
 	return c.CVM, saveEvents(ctx, tx, &c)
 }
 
-func saveCVM(ctx context.Context, tx *sql.Tx, c *store.Change) error {
+func saveCVM(ctx context.Context, tx *sqldb.Tx, c *store.Change) error {
 	v := &c.CVM
 	v.UpdatedAt = c.At
 	body, err := json.Marshal(v.Body)
@@ -95,7 +100,7 @@ func saveCVM(ctx context.Context, tx *sql.Tx, c *store.Change) error {
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE cvms SET name = ?, instance_id = ?, node_id = ?, status = ?, generation = ?, updated_at = ?, deleted_at = ?, body = ? WHERE id = ?`,
 		v.Name, v.InstanceID, v.NodeID, v.Status, v.Generation, ms(v.UpdatedAt), ms(v.DeletedAt), string(body), v.ID)
-	if unique(err, "cvms.name") {
+	if sqldb.Unique(err, "cvms.name", "cvms_live_name") {
 		return store.ErrNameTaken
 	}
 	if err != nil {
@@ -112,7 +117,7 @@ func saveCVM(ctx context.Context, tx *sql.Tx, c *store.Change) error {
 	return nil
 }
 
-func saveOps(ctx context.Context, tx *sql.Tx, c *store.Change, enqueue store.Enqueue) error {
+func saveOps(ctx context.Context, tx *sqldb.Tx, c *store.Change, enqueue store.Enqueue) error {
 	for _, o := range append(c.Ops, c.Begun...) {
 		body, err := json.Marshal(o.OperationBody)
 		if err != nil {
@@ -129,14 +134,14 @@ func saveOps(ctx context.Context, tx *sql.Tx, c *store.Change, enqueue store.Enq
 		if enqueue == nil {
 			return fmt.Errorf("operation %s begun without a job queue", o.Kind)
 		}
-		if err := enqueue(ctx, tx, c.CVM.ID, o.Generation); err != nil {
+		if err := enqueue(ctx, tx.SQL, c.CVM.ID, o.Generation); err != nil {
 			return fmt.Errorf("enqueueing %s: %w", o.Kind, err)
 		}
 	}
 	return nil
 }
 
-func saveEvents(ctx context.Context, tx *sql.Tx, c *store.Change) error {
+func saveEvents(ctx context.Context, tx *sqldb.Tx, c *store.Change) error {
 	insert := func(vmSeq any, e cloudapi.Event) error {
 		t := e.Time
 		body, err := json.Marshal(e)
