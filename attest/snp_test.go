@@ -1,6 +1,7 @@
 package attest_test
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/attest/measure"
+	"github.com/confidential-cloud/phala/attest/measure/sample"
 	"github.com/confidential-cloud/phala/attest/sevsnp"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
@@ -114,4 +116,142 @@ func TestSNPAccepts(t *testing.T) {
 	}
 }
 
+// What a policy may admit on top of the strictest.
+func TestSNPPolicyAdmits(t *testing.T) {
+	low := simtee.DefaultTCB(sevsnp.Milan)
+	low.SNP--
+	key := cvm.Measurement{5}
+	for _, tc := range []snpRefusal{
+		{"masked chip id", report(func(r *sevsnp.Report) { r.ChipID = [64]byte{} }), snpPolicy(func(p *attest.SNPPolicy) { p.AnyMaskedChip = true }), true, nil},
+		{"provisional firmware above the minimum", report(func(r *sevsnp.Report) { r.CommittedTCB = low.Value(sevsnp.Milan); r.Committed.Build-- }),
+			snpPolicy(func(p *attest.SNPPolicy) { p.AnyProvisional, p.MinTCB = true, map[string]sevsnp.TCB{sevsnp.Milan: low} }), true, nil},
+		{"out of date, admitted", report(func(r *sevsnp.Report) { r.LaunchTCB = low.Value(sevsnp.Milan) }), func(s *snpScene) { s.policy.TCBStatus = []string{sevsnp.OutOfDate} }, true, nil},
+		{"SMT", func(c *simtee.AMDConfig, l *simtee.Launch) {
+			l.Policy = simtee.DefaultGuestPolicy | sevsnp.GuestSMT | sevsnp.GuestSingleSocket
+			c.Faults.Report = func(r *sevsnp.Report) { r.PlatformInfo |= sevsnp.PlatformSMT }
+		}, guest(func(g *sevsnp.Guest) {
+			g.Allow, g.Require, g.PlatformAllow, g.PlatformRequire = []string{"smt"}, []string{"single-socket"}, []string{"smt"}, []string{"tsme", "ecc"}
+		}), true, nil},
+		{"VMPL 2", report(func(r *sevsnp.Report) { r.VMPL = 2 }), guest(func(g *sevsnp.Guest) { g.VMPL = 2 }), true, nil},
+		{"ID block", report(func(r *sevsnp.Report) {
+			r.IDKeyDigest, r.AuthorKeyDigest, r.AuthorKey, r.GuestSVN = key, key, true, 3
+		}), guest(func(g *sevsnp.Guest) {
+			g.IDKeys, g.AuthorKeys, g.MinSVN = []cvm.Measurement{key}, []cvm.Measurement{key}, 3
+		}), true, nil},
+		{"mitigations", func(c *simtee.AMDConfig, _ *simtee.Launch) {
+			c.Version, c.Faults.Report = 5, func(r *sevsnp.Report) { r.LaunchMit, r.CurrentMit = 3, 7 }
+		}, guest(func(g *sevsnp.Guest) { g.LaunchMitigations, g.CurrentMitigations = 1, 6 }), true, nil},
+		{"list as new as the floor", nil, func(s *snpScene) { s.policy.Floor, _ = crlMark(s.set) }, true, nil},
+		{"no app id: the compose hash's", func(_ *simtee.AMDConfig, l *simtee.Launch) { l.Config.AppID = "" }, nil, true, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newSNPScene(t, tc.config, tc.edit)
+			v, _, err := s.verify()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := v.Claims()
+			if want := s.launch.Config.ComposeHash[:40]; s.launch.Config.AppID == "" && c.AppID.String() != want {
+				t.Errorf("app %s, want %s", c.AppID, want)
+			}
+			if vendor, _ := snpVendor(); c.DeviceID != vendor.DeviceID() {
+				t.Error("a VCEK names its chip, masked or not")
+			}
+		})
+	}
+}
 
+// A masked chip under a VLEK is no device at all: no two hosts are told apart.
+func TestSNPMaskedProviderKeyIsNoDevice(t *testing.T) {
+	s := newSNPScene(t, func(c *simtee.AMDConfig, _ *simtee.Launch) {
+		c.VLEK, c.Faults.Report = "example-cloud", func(r *sevsnp.Report) { r.ChipID = [64]byte{} }
+	}, snpPolicy(func(p *attest.SNPPolicy) { p.AnyMaskedChip, p.CSPs = true, []string{"example-cloud"} }))
+	v, _, err := s.verify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Claims().DeviceID != (cvm.DeviceID{}) {
+		t.Error("a masked chip has a device id")
+	}
+}
+
+// The evidence survives both encodings.
+func TestSNPEvidenceEncodes(t *testing.T) {
+	s := newSNPScene(t, nil, nil)
+	for _, enc := range []attest.Encoding{attest.EncodingV0, attest.EncodingV1} {
+		s.ev.Encoding = enc
+		b, err := s.ev.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ev, err := attest.ParseEvidence(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := attest.Verify(ev, s.set, s.policy, s.at); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// An image is bound through the document in vm_config as well.
+func TestSNPImageFromDocument(t *testing.T) {
+	shape := measure.SNPShape{VCPUs: 2, VCPUType: "EPYC-v4", Features: 1}
+	config, digest := snpVMConfig(t, shape)
+	config2 := func(_ *simtee.AMDConfig, l *simtee.Launch) { l.VMConfig, l.Measurement = config, digest }
+	document := snpPolicy(func(p *attest.SNPPolicy) { p.Measure = measure.SNPPolicy{Document: true} })
+	s := newSNPScene(t, config2, document)
+	v, _, err := s.verify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := v.Claims(); c.OSImageHash == (cvm.ImageHash{}) || c.VMConfig != config {
+		t.Errorf("image %s", c.OSImageHash)
+	}
+	shape.VCPUs = 3
+	s.ev.Config, _ = snpVMConfig(t, shape)
+	if _, _, err = s.verify(); err == nil {
+		t.Fatal("accepted")
+	}
+	rejected(t, err, true, claim.ImageMeasurement)
+}
+
+// snpVMConfig is the vm_config of a made-up image, and the launch digest it gives.
+func snpVMConfig(t testing.TB, s measure.SNPShape) (string, cvm.Measurement) {
+	t.Helper()
+	files := measure.SNPFiles{Firmware: sample.SEVFirmware(), Kernel: []byte("kernel"), Initrd: []byte("initrd"), Cmdline: "console=ttyS0"}
+	doc, err := files.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(doc)
+	list := fmt.Appendf(nil, "%x  measurement.snp.cbor\n", sum)
+	inner, err := json.Marshal(map[string]any{"checksum_file": list, "measurement": doc, "vcpus": s.VCPUs, "vcpu_type": s.VCPUType, "guest_features": s.Features})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outer, err := json.Marshal(map[string]any{"os_image_hash": fmt.Sprintf("%x", sha256.Sum256(list)), "sev_snp_measurement": string(inner)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := files.Digest(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(outer), digest
+}
+
+func FuzzMRConfig(f *testing.F) {
+	f.Add(`{"compose_hash":"` + fmt.Sprintf("%064x", 1) + `","key_provider":"none","version":3}`)
+	s := newSNPScene(f, nil, nil)
+	f.Add(s.ev.MRConfig)
+	f.Fuzz(func(t *testing.T, doc string) {
+		m, err := attest.ParseMRConfig(doc)
+		if err != nil {
+			return
+		}
+		if again, err := m.Document(); err != nil || again != doc {
+			t.Errorf("%q became %q: %v", doc, again, err)
+		}
+	})
+}
