@@ -61,12 +61,31 @@ func TestFrozenMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h5, err := simtee.New(simtee.Config{Seed: bytes.Repeat([]byte{0x5a}, 32), Machine: "two", QuoteVersion: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	td5, err := h5.NewTD("a", simtee.Shape{MRTD: cvm.Measurement{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q5, err := td5.Quote(context.Background(), [64]byte{2})
+	if err != nil {
+		t.Fatal(err)
+	}
 	root := h.RootSPKI()
 	for _, tc := range []struct{ what, got, want string }{
 		{"root key", hex.EncodeToString(root[:]), "beb6916f5d13f907af375292c8f9de45bebc30c0477f95baf14e4514b603b0ef"},
 		{"device", h.DeviceID().String(), "8d3956f40092ac8f8012a094690fbb0c20bbf287271b3218283137592bbdff2b"},
 		{"quote", sum(q), "e21ffa77aa360cb1d0addfc4cbce76bcf61e82161c66129581f3a6de64eba0c5"},
 		{"collateral", sum(slices.Concat(c.TCBInfo, c.QEIdentity, c.RootCRL, c.PCKCRL)), "d747022c3a4d2f2e0986dd29ddef7b94ebb3c1b34468655f1d4b593bc99b8830"},
+		{"quote v5 of another machine", sum(q5), "9bbbac2aadd5616a9fbaf3b9e71176ed284e055587e7a531adc05d384f32c513"},
+		{"root certificate", sum(h.RootPEM()), "95b5eda82aa5b3b0b03dc3aea360efed363604f6b3f16fd2cfcb832e2565ff95"},
+		{"TCB info", sum(c.TCBInfo), "b103194faaff0fa6d0b0c7b797aae7d85537f908fd40d6b600f1ecbe4a15339e"},
+		{"QE identity", sum(c.QEIdentity), "a875d2757d3057d77556f9a45acc97f462cb738593fabe96111ad4b03721ca13"},
+		{"root CRL", sum(c.RootCRL), "1876853e8d4e05e297b47356ab4ff551e9d8caa403bf317516f97b1851282bcd"},
+		{"PCK CRL", sum(c.PCKCRL), "34d1b62adfa3cb56a06d757284a94b84c12c5597d9988e9ed936a864f58cfcf5"},
+		{"issuer chains", sum(slices.Concat(c.TCBInfoIssuerChain, c.QEIdentityIssuerChain, c.PCKCRLIssuerChain)), "35b000cc08e59fbcffbfd2862b2e81fde31eb08810e816f1b669a39481ec566f"},
 		{"seal key", hex.EncodeToString(seal), "960fdffaa3f90a9a2e082f7dd6d537678848b530edd77ad536f4f00cbc008889"},
 	} {
 		if tc.got != tc.want {
