@@ -22,7 +22,7 @@ func faults(f simtee.Faults) func(*scene) { return func(s *scene) { s.cfg.Faults
 // TestNegative spoils sound evidence, collateral or policy in one way at a time.
 func TestNegative(t *testing.T) {
 	numbered := regexp.MustCompile(`^[1-9][0-9]? `)
-	for _, group := range [][]refusal{quoteRefusals(), vendorRefusals(), statementRefusals(), tdRefusals(), logRefusals(), policyRefusals()} {
+	for _, group := range [][]refusal{quoteRefusals(), vendorRefusals(), statementRefusals(), tdRefusals(), launchRefusals(), logRefusals(), policyRefusals()} {
 		for _, tc := range group {
 			if !numbered.MatchString(tc.name) {
 				t.Errorf("%q names no item of the negative list", tc.name)
