@@ -3,6 +3,7 @@ package fetch
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 
@@ -100,7 +101,7 @@ func (c *Client) askAMD(ctx context.Context, ev attest.Evidence) (Answer, error)
 	}
 	all := []statement{issuers, c.amdCRL(q, certs), c.amdLeaf(q, certs)}
 	got := []found{chain, {}, {}}
-	if _, ok, _ := c.held(all[2], c.cfg.Clock()); !ok {
+	if _, ok, err := c.held(all[2], c.cfg.Clock()); !ok || err != nil {
 		c.hinted(all[2], q)
 	}
 	if err := c.gather(ctx, all, got, []int{1, 2}); err != nil {
@@ -187,7 +188,7 @@ func (c *Client) amdCRL(q chipQuestion, issuers []*x509.Certificate) statement {
 // amdLeaf asks for the certificate of one chip at one TCB. It never changes, so that
 // it is got once. AMD answers one of equal requests per 10 s.
 func (c *Client) amdLeaf(q chipQuestion, issuers []*x509.Certificate) statement {
-	chip, of := hex.EncodeToString(q.chip), c.kds
+	chip, of := q.chipName(), c.kds
 	if q.signer == "vlek" || q.chip == nil {
 		// AMD gives a VLEK to its provider only, and a masked chip id names no VCEK: it must
 		// come with the report.
@@ -207,6 +208,19 @@ func (c *Client) amdLeaf(q chipQuestion, issuers []*x509.Certificate) statement 
 			return issued(slices.Concat([]*x509.Certificate{leaf.Cert}, issuers), at)
 		},
 	}
+}
+
+// chipName tells chips apart. Those whose id is masked differ by the certificates
+// that come with their reports.
+func (q chipQuestion) chipName() string {
+	if q.chip != nil {
+		return hex.EncodeToString(q.chip)
+	}
+	h := sha256.New()
+	for _, c := range q.hints {
+		h.Write(c.Raw)
+	}
+	return "masked-" + hex.EncodeToString(h.Sum(nil))
 }
 
 // levels are the query parameters that name a TCB, in the order of AMD's documents.

@@ -2,7 +2,9 @@ package fetch
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,7 +50,12 @@ type Feed struct {
 	mark   refvalue.Mark
 }
 
-const feedFile = "reference-values.note"
+// feedFile names the kept feed by the keys that are pinned: under another pin it is
+// another feed, with versions of its own.
+func feedFile(keys []string) string {
+	h := sha256.Sum256([]byte(strings.Join(slices.Sorted(slices.Values(keys)), "\n")))
+	return "reference-values-" + hex.EncodeToString(h[:8]) + ".note"
+}
 
 // ReasonNoFeed is the reason when no values are known, or only expired ones.
 const ReasonNoFeed = "reference-values-unavailable"
@@ -79,7 +87,7 @@ func NewFeed(cfg FeedConfig) (*Feed, error) {
 		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 			return nil, cvm.Errorf(cvm.Invalid, "reference values: %w", err).WithFix("name a directory that this program may write")
 		}
-		f.path = filepath.Join(cfg.Dir, feedFile)
+		f.path = filepath.Join(cfg.Dir, feedFile(cfg.Keys))
 	}
 	if _, _, err := refvalue.Read(nil, cfg.Keys); cvm.CodeOf(err) == cvm.Invalid {
 		return nil, err // the keys; an empty feed is denied
@@ -103,7 +111,7 @@ func (f *Feed) load() error {
 	}
 	if err != nil {
 		return cvm.Errorf(cvm.Precondition, "reference values in %s: %w", f.path, err).
-			WithFix("if the pinned key was changed on purpose, remove the file; that forgets which version was seen")
+			WithFix("restore the file; removing it forgets which version was seen")
 	}
 	return nil
 }
