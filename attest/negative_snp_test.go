@@ -334,11 +334,11 @@ func snpPolicyRefusals() []snpRefusal {
 			p.Measure = measure.SNPPolicy{Digests: map[cvm.Measurement]cvm.ImageHash{snpDigest: {}}}
 		}), true, []string{claim.ImageMeasurement}},
 		{"36 the zero policy", nil, func(s *snpScene) { s.policy = attest.Policy{} }, false, []string{claim.SNPAdmitted, claim.RootAdmitted, claim.SNPProduct, claim.TCBMatch,
-			claim.ReportData, claim.PhaseCheck, claim.ImageMeasurement}},
+			claim.ReportData, claim.PhaseCheck}},
 		{"36 TDX policy", nil, func(s *snpScene) {
 			p := attest.Strict(claim.PhaseRelease)
 			p.ReportData = s.policy.ReportData
 			s.policy = p
-		}, false, []string{claim.SNPAdmitted, claim.RootAdmitted, claim.SNPProduct, claim.TCBMatch, claim.PhaseCheck, claim.ImageMeasurement}},
+		}, false, []string{claim.SNPAdmitted, claim.RootAdmitted, claim.SNPProduct, claim.TCBMatch, claim.PhaseCheck}},
 	}
 }

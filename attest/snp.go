@@ -160,6 +160,10 @@ func (p Policy) snpPhase(rec *claim.Recorder, out *claim.Claims) {
 }
 
 func (p Policy) snpImage(rec *claim.Recorder, out *claim.Claims, vmConfig string, digest cvm.Measurement) {
+	if !rec.Passed(sevsnp.Genuine()...) {
+		rec.Skip(claim.ImageMeasurement, "the report is not genuine")
+		return
+	}
 	image, err := measure.SNPImage(p.SNP.Measure, vmConfig, digest)
 	if !rec.Try(claim.ImageMeasurement, err) {
 		return

@@ -20,7 +20,7 @@ type SNPShape struct {
 const (
 	maxVCPUs       = 512
 	maxSNPSections = 64
-	maxZeroPages   = 16 << 20 // pages that the sections cover together
+	maxSNPPages    = 64 << 10 // pages that the sections cover together; each costs a hash
 	maxSNPCmdline  = 64 << 10 // bytes
 )
 
@@ -124,7 +124,7 @@ func (l snpLaunch) check() error {
 	}
 	pages, hashes := uint64(0), 0
 	for i, x := range l.sections {
-		if x.GPA%pageSize != 0 || x.Size%pageSize != 0 || x.Size == 0 || x.GPA > 1<<52 || x.Size > maxZeroPages*pageSize {
+		if x.GPA%pageSize != 0 || x.Size%pageSize != 0 || x.Size == 0 || x.GPA > 1<<52 || x.Size > maxSNPPages*pageSize {
 			return cvm.Errorf(cvm.Invalid, "SEV metadata: section %d covers no whole pages", i)
 		}
 		pages += x.Size / pageSize
@@ -145,8 +145,8 @@ func (l snpLaunch) check() error {
 		}
 	}
 	switch {
-	case pages > maxZeroPages:
-		return cvm.Errorf(cvm.Invalid, "SEV metadata: %d pages, at most %d", pages, maxZeroPages)
+	case pages > maxSNPPages:
+		return cvm.Errorf(cvm.Invalid, "SEV metadata: %d pages, at most %d", pages, maxSNPPages)
 	case hashes != 1:
 		return cvm.Errorf(cvm.Invalid, "SEV metadata: %d sections for the kernel's hashes, want 1: the kernel would not be measured", hashes)
 	case l.hashesGPA%pageSize+hashTableSize > pageSize:
