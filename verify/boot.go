@@ -10,6 +10,7 @@ import (
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/claim"
+	"github.com/confidential-cloud/phala/attest/refvalue"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/governance"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
@@ -63,7 +64,11 @@ func (b *boot) evidence(ctx context.Context, shown guestapi.Evidence) (claim.Cla
 	if !sec.try(checkCollateral, err) {
 		return claim.Claims{}, false
 	}
-	v, checks, err := attest.Verify(ev, col, b.p.policy(guestapi.ReportDataEvidence(b.nonce, b.bound)), b.s.Now())
+	values, ok := b.values(sec)
+	if !ok {
+		return claim.Claims{}, false
+	}
+	v, checks, err := attest.Verify(ev, col, b.p.policy(guestapi.ReportDataEvidence(b.nonce, b.bound), values), b.s.Now())
 	sec.Checks = append(sec.Checks, checks...)
 	if err != nil || !v.Valid() {
 		return claim.Claims{}, false
@@ -76,6 +81,19 @@ func (b *boot) evidence(ctx context.Context, shown guestapi.Evidence) (claim.Cla
 		sec.fail(checkGenuine, "a hardware vendor's root", c.Platform.String(), "the root of this chain is not a hardware vendor's")
 	}
 	return c, true
+}
+
+// values are the reference values that the profile names, or those compiled in.
+func (b *boot) values(sec *Section) (refvalue.Values, bool) {
+	if b.p.TEE.ReferenceValues == nil {
+		return refvalue.Builtin(), true
+	}
+	err := error(cvm.Errorf(cvm.Internal, "nobody was asked for the reference values that the profile names"))
+	var v refvalue.Values
+	if b.s.Values != nil {
+		v, err = b.s.Values.Values()
+	}
+	return v, sec.try(checkValues, err)
 }
 
 // identity compares what was measured with the target, the shown document and the

@@ -18,6 +18,7 @@ const (
 	checkSameGateway = "evidence.same-gateway"
 	checkParsed      = "evidence.parsed"
 	checkCollateral  = "collateral.fetched"
+	checkValues      = "reference-values"
 	checkGenuine     = "tee.genuine"
 
 	checkApp     = "identity.app"
@@ -50,6 +51,7 @@ func describe(name string) about {
 		checkSameGateway: {title: "The evidence came through the same gateway", fix: "the app's evidence must come over the connection that was proved: try again"},
 		checkParsed:      {title: "The evidence is well formed", fix: "the evidence was damaged on its way, or comes from another version"},
 		checkCollateral:  {title: "The vendor's collateral was fetched", fix: "check tee.collateral_urls in the profile and that this machine reaches them"},
+		checkValues:      {title: "The reference values are signed, current and not older than before", fix: "check tee.reference_values in the profile and that this machine reaches a source"},
 		checkGenuine:     {title: "The TEE is genuine hardware", fix: "the profile admits a root that is not a hardware vendor's: fine for development, nothing else", optional: true},
 		checkApp:         {title: "It is the app that was asked for", fix: "the gateway routed to another app: report this"},
 		checkCompose:     {title: "The shown app-compose is the measured one", fix: "the document that is shown is not what runs: report this"},

@@ -16,6 +16,7 @@ import (
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/measure"
+	"github.com/confidential-cloud/phala/attest/refvalue"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/ledger"
 )
@@ -67,6 +68,16 @@ type TEEPins struct {
 	TCBStatus     []string `toml:"tcb_status" json:"tcb_status"`         // for example ["UpToDate"]
 	ImageVariants []string `toml:"image_variants" json:"image_variants"` // "lite", "container" (simulated platform only)
 	AnyACPI       bool     `toml:"any_acpi,omitempty" json:"any_acpi,omitempty"`
+	// ReferenceValues names a signed feed of admitted TDX modules, images and ACPI
+	// tables. Absent: the compiled-in set, which lists none of them and leaves TDX
+	// modules to Intel's rating.
+	ReferenceValues *ValuesPin `toml:"reference_values,omitempty" json:"reference_values,omitempty"`
+}
+
+// ValuesPin says where reference values come from and who signs them.
+type ValuesPin struct {
+	Sources []string `toml:"sources" json:"sources"` // URLs or paths of files; the newest feed counts
+	Keys    []string `toml:"keys" json:"keys"`       // verifier keys (name+hash+base64), one of which must have signed
 }
 
 // RootPin is one admitted trust root.
@@ -161,6 +172,9 @@ func (p Profile) Validate() error {
 	need(err == nil && age >= 0, "tee.collateral_max_age: want a duration like 24h")
 	need(len(p.TEE.TCBStatus) > 0, "tee.tcb_status is empty: nothing would be admitted")
 	need(len(p.TEE.ImageVariants) > 0, "tee.image_variants is empty: nothing would be admitted")
+	if v := p.TEE.ReferenceValues; v != nil {
+		need(len(v.Sources) > 0 && len(v.Keys) > 0, "tee.reference_values: name both sources and keys")
+	}
 	_, err = cvm.ParseAppID(p.Gateway.AppID)
 	need(err == nil, "gateway.app_id: want 40 hex digits")
 	need(p.Gateway.Domain != "", "gateway.domain is missing")
@@ -204,12 +218,15 @@ func (p Profile) MaxCollateralAge() (time.Duration, error) {
 	return time.ParseDuration(p.TEE.CollateralMaxAge)
 }
 
-// policy is what evidence must pass: phase running, bound to reportData.
-func (p Profile) policy(reportData [64]byte) attest.Policy {
-	return attest.Policy{
-		TCBStatus: p.TEE.TCBStatus, ReportData: &reportData, Phases: []claim.Phase{claim.PhaseRunning}, TD: attest.StrictTD(),
+// policy is what evidence must pass: phase running, bound to reportData. Which TDX
+// modules, images and ACPI tables are admitted is left to the reference values.
+func (p Profile) policy(reportData [64]byte, v refvalue.Values) attest.Policy {
+	td := attest.StrictTD()
+	td.AnyMRSeam = false
+	return v.Fill(attest.Policy{
+		TCBStatus: p.TEE.TCBStatus, ReportData: &reportData, Phases: []claim.Phase{claim.PhaseRunning}, TD: td,
 		Image: measure.Policy{Variants: p.TEE.ImageVariants, AnyACPI: p.TEE.AnyACPI}, Roots: p.AdmittedRoots(),
-	}
+	})
 }
 
 // unhex gives nil for what is not hex.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
+	"github.com/confidential-cloud/phala/attest/refvalue"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/gateway/gatewayapi"
 	"github.com/confidential-cloud/phala/governance"
@@ -63,8 +64,14 @@ type Sources struct {
 	Collateral Collateral
 	Chain      Chain
 	Ledger     Ledger
+	Values     Values           // asked when the profile names a feed
 	Now        func() time.Time // nil: time.Now
 	Nonce      func() []byte    // nil: 32 random bytes
+}
+
+// Values gives the newest reference values that hold. fetch.Feed is one.
+type Values interface {
+	Values() (refvalue.Values, error)
 }
 
 // Progress is called before each link of the chain with its title. It may be nil.

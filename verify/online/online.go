@@ -54,7 +54,8 @@ func Collateral(p verify.Profile, o Options) (*fetch.Client, error) {
 	return fetch.New(c)
 }
 
-// Open makes the sources of a verification. Nothing is asked yet. Call close when done.
+// Open makes the sources of a verification. Nothing is asked yet but the
+// feed of reference values, where the profile names one. Call close when done.
 func Open(ctx context.Context, p verify.Profile, o Options) (s verify.Sources, closeAll func(), err error) {
 	if o.Timeout == 0 {
 		o.Timeout = 20 * time.Second
@@ -71,6 +72,10 @@ func Open(ctx context.Context, p verify.Profile, o Options) (s verify.Sources, c
 	if err != nil {
 		return s, nil, err
 	}
+	values, err := feed(ctx, p, o)
+	if err != nil {
+		return s, nil, err
+	}
 	kms, err := kmsapi.New(kmsapi.Config{URLs: p.KMS.URLs, RootSPKI: p.KMS.RootSPKI, Timeout: o.Timeout})
 	if err != nil {
 		return s, nil, err
@@ -81,7 +86,22 @@ func Open(ctx context.Context, p verify.Profile, o Options) (s verify.Sources, c
 		kms.Close()
 		return s, nil, err
 	}
-	return verify.Sources{Edge: edge, Collateral: col, Chain: chain, Ledger: kms}, func() { kms.Close(); chain.Close(); col.Close() }, nil
+	return verify.Sources{Edge: edge, Collateral: col, Chain: chain, Ledger: kms, Values: values}, func() { kms.Close(); chain.Close(); col.Close() }, nil
+}
+
+// feed asks for the reference values that the profile names, once. What came of it
+// is a check of the report. Nil: it names none.
+func feed(ctx context.Context, p verify.Profile, o Options) (verify.Values, error) {
+	v := p.TEE.ReferenceValues
+	if v == nil {
+		return nil, nil
+	}
+	f, err := fetch.NewFeed(fetch.FeedConfig{Sources: v.Sources, Keys: v.Keys, Dir: o.CacheDir, Timeout: o.Timeout, Log: o.Log})
+	if err != nil {
+		return nil, err
+	}
+	_ = f.Refresh(ctx) // Values says whether any hold
+	return f, nil
 }
 
 // edge looks at certificates and fetches evidence through the gateway.
