@@ -49,7 +49,7 @@ if [ "$mode" = long ]; then
   for p in $(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do
     for f in $(grep -ho '^func Fuzz[A-Za-z0-9_]*' "$p"/*_test.go | sed 's/func //'); do
       echo "fuzz $p $f"
-      go test "./$p" -run '^$' -fuzz "^$f\$" -fuzztime 60s || status=1
+      go test "./$p" -run '^$' -fuzz "^$f\$" -fuzztime 60s -fuzzminimizetime 10x || status=1
     done
   done
 fi
