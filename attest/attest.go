@@ -44,20 +44,12 @@ func (v Verified) Valid() bool { return v.ok }
 // claim.For. A non-nil error is a *claim.Rejection. It remembers nothing; a
 // Verifier does the same, faster.
 func Verify(ev Evidence, c collateral.Set, p Policy, at time.Time) (Verified, []claim.Check, error) {
-	switch ev.Variant {
-	case "", cvm.VariantTDX:
-		return verifyTDX(ev, c, p, at)
-	case cvm.VariantSNP:
-		return verifySNP(ev, c, p, at, nil)
-	}
-	rec := &claim.Recorder{}
-	rec.Fail(claim.QuoteParse, "", ev.Variant, "this kind of TEE is not verified here")
-	return Verified{}, rec.Checks(), &claim.Rejection{Checks: rec.Checks()}
+	return (*Verifier)(nil).Verify(ev, c, p, at)
 }
 
-func verifyTDX(ev Evidence, c collateral.Set, p Policy, at time.Time) (Verified, []claim.Check, error) {
+func verifyTDX(ev Evidence, c collateral.Set, p Policy, at time.Time, cache *tdx.Cache) (Verified, []claim.Check, error) {
 	rec := &claim.Recorder{}
-	res := tdx.Verify(ev.Quote, c, p.admits, at, rec)
+	res := cache.Verify(ev.Quote, c, p.admits, at, rec)
 	out := claim.Claims{Variant: cvm.VariantTDX, CheckedAt: at, Expires: res.Expires, TCB: res.TCB, VMConfig: ev.Config}
 	if res.PCK != nil {
 		out.RootSPKI = hex.EncodeToString(res.RootSPKI[:])

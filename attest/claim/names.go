@@ -1,6 +1,10 @@
 package claim
 
-import "github.com/confidential-cloud/phala/cvm"
+import (
+	"slices"
+
+	"github.com/confidential-cloud/phala/cvm"
+)
 
 // Names of the checks that a verification of TDX evidence makes, in the order in
 // which they are made. They are stable: reports, ledger leaves and tests use them.
@@ -110,26 +114,36 @@ type Recorder struct {
 // than what was found.
 type record struct {
 	name, got string
-	verdict   Verdict
-	more      *detail
+	more      *detail // nil when it passed
+	skipped   bool
+}
+
+func (c *record) verdict() Verdict {
+	switch {
+	case c.more == nil:
+		return Passed
+	case c.skipped:
+		return Skipped
+	}
+	return Failed
 }
 
 type detail struct{ want, reason string }
 
 // Pass records a check that held; got is what was found, short and safe to show.
 func (r *Recorder) Pass(name, got string) {
-	r.set(record{name: name, verdict: Passed, got: got})
+	r.set(record{name: name, got: got})
 }
 
 // Fail records a check that did not hold. Want and got may be empty. The first
 // failure of a check stays.
 func (r *Recorder) Fail(name, want, got, reason string) {
-	r.set(record{name: name, verdict: Failed, got: got, more: &detail{want, reason}})
+	r.set(record{name: name, got: got, more: &detail{want, reason}})
 }
 
 // Skip records why a check was not made.
 func (r *Recorder) Skip(name, reason string) {
-	r.set(record{name: name, verdict: Skipped, more: &detail{reason: reason}})
+	r.set(record{name: name, skipped: true, more: &detail{reason: reason}})
 }
 
 // Try records err (nil passes) and reports whether the check passed.
@@ -144,13 +158,13 @@ func (r *Recorder) Try(name string, err error) bool {
 
 func (r *Recorder) set(c record) {
 	if old := r.find(c.name); old != nil {
-		if old.verdict != Failed {
+		if old.verdict() != Failed {
 			*old = c
 		}
 		return
 	}
-	if r.made == nil {
-		r.made = make([]record, 0, 24)
+	if len(r.made) == cap(r.made) { // first for the vendor's checks, then for policy's
+		r.made = slices.Grow(r.made, 16+len(r.made))
 	}
 	r.made = append(r.made, c)
 }
@@ -167,7 +181,7 @@ func (r *Recorder) find(name string) *record {
 // Passed reports whether all the named checks were made and passed.
 func (r *Recorder) Passed(names ...string) bool {
 	for _, n := range names {
-		if c := r.find(n); c == nil || c.verdict != Passed {
+		if c := r.find(n); c == nil || c.verdict() != Passed {
 			return false
 		}
 	}
@@ -183,7 +197,7 @@ func (r *Recorder) Checks() []Check {
 	for _, a := range all {
 		c := Check{Name: a.Name, Title: a.Title, Verdict: Skipped, Reason: "an earlier check failed"}
 		if m := r.find(a.Name); m != nil {
-			c.Verdict, c.Got, c.Reason = m.verdict, m.got, ""
+			c.Verdict, c.Got, c.Reason = m.verdict(), m.got, ""
 			if m.more != nil {
 				c.Want, c.Reason = m.more.want, m.more.reason
 			}

@@ -154,10 +154,10 @@ func parseSet(c collateral.Set, root *x509.Certificate) (e *endorsed, err error)
 }
 
 // remember keeps a set for good, in memory of its own: the caller's may change.
-// One that takes the place of another drops what was seen beside that.
-func (c *Cache) remember(e *endorsed, i *issuers) {
+// One that takes the place of another drops every host, and remember says so.
+func (c *Cache) remember(e *endorsed, i *issuers) (dropped bool) {
 	if c.sets == nil {
-		return
+		return false
 	}
 	s := e.set
 	kept := *e
@@ -165,10 +165,11 @@ func (c *Cache) remember(e *endorsed, i *issuers) {
 		TCBInfo: bytes.Clone(s.TCBInfo), TCBInfoIssuerChain: bytes.Clone(s.TCBInfoIssuerChain), QEIdentity: bytes.Clone(s.QEIdentity),
 		QEIdentityIssuerChain: bytes.Clone(s.QEIdentityIssuerChain), RootCRL: bytes.Clone(s.RootCRL), PCKCRL: bytes.Clone(s.PCKCRL),
 	}
-	if _, ok := c.sets.Get(i.id[:], e.tcb.FMSPC[:]); ok {
+	if _, dropped = c.sets.Get(i.id[:], e.tcb.FMSPC[:]); dropped {
 		c.issuers.Drop()
 		c.hosts.Drop()
 		c.reports.Drop()
 	}
 	c.sets.Put(&kept, i.id[:], e.tcb.FMSPC[:])
+	return dropped
 }

@@ -23,7 +23,7 @@ const (
 
 // levels rates platform, TDX module and QE and merges the three.
 func (v *verifier) levels(s *endorsed) {
-	var platforms, modules []collateral.SVNLevel
+	platforms, modules := make([]collateral.SVNLevel, 0, 2), make([]collateral.SVNLevel, 0, 2)
 	ok := true
 	for _, svn := range v.svns() {
 		m, okModule := v.module(s.tcb, svn)
@@ -38,7 +38,7 @@ func (v *verifier) levels(s *endorsed) {
 	t := &v.res.TCB
 	t.Platform, t.Module, t.QE = worst(platforms...), worst(modules...), qe.Status
 	t.Advisories = []string{}
-	all := append(append(platforms, modules...), qe)
+	all := append(append(append(make([]collateral.SVNLevel, 0, 5), platforms...), modules...), qe)
 	for _, l := range all {
 		t.Advisories = append(t.Advisories, l.Advisories...)
 	}

@@ -31,7 +31,7 @@ func (v *verifier) collateral(c collateral.Set) {
 	v.fresh(s)
 	v.levels(s)
 	if !known && v.rec.Passed(Genuine()...) && v.rec.Passed(claim.CRLFresh, claim.CRLRevoked, claim.CollateralFresh) {
-		v.cache.remember(s, v.issuers)
+		v.unseen = v.cache.remember(s, v.issuers) || v.unseen
 	}
 }
 
