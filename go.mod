@@ -21,18 +21,19 @@ require (
 	github.com/go-chi/chi/v5 v5.5.0 // HTTP routes of the services
 	github.com/google/go-configfs-tsm v0.3.3 // attest/tdxguest: reports from configfs-tsm
 	github.com/google/go-containerregistry v0.21.7 // internal/registry: an OCI registry in the process
+	github.com/google/go-sev-guest v0.15.0 // attest/sevguest: a SEV-SNP guest's reports; oracle for our verifier in tests
 	github.com/google/go-tdx-guest v0.3.2-0.20260305110651-91f9a52f36c7 // oracle for our verifier in tests (newest that is to be had)
 	github.com/google/uuid v1.6.0 // ids of machines and CVMs
 	github.com/hanwen/go-fuse/v2 v2.12.1 // attest/simtee/teefs: the kernel's TEE files, played by the simulator
 	github.com/hashicorp/go-hclog v1.6.3 // the logger hashicorp/raft wants
 	github.com/hashicorp/raft v1.8.0 // internal/replica: consensus of the KMS
 	github.com/hashicorp/raft-boltdb/v2 v2.3.0 // its durable log; 2.3.1 wants a package of go-metrics that is gone
+	github.com/jackc/pgx/v5 v5.11.0 // internal/sqldb: the PostgreSQL driver
 	github.com/letsencrypt/pebble/v2 v2.10.1 // tests: a real ACME server in the process
 	github.com/libdns/libdns v1.1.1 // gateway/certs: DNS-01 for certmagic
 	github.com/mattn/go-isatty v0.0.24 // cli: is this a terminal
 	github.com/miekg/dns v1.1.73 // gateway/certs: RFC 2136 updates
 	github.com/pelletier/go-toml/v2 v2.4.3 // internal/config: strict TOML with positions
-	github.com/jackc/pgx/v5 v5.11.0 // internal/sqldb: the PostgreSQL driver
 	github.com/pressly/goose/v3 v3.29.0 // api/store: migrations
 	github.com/prometheus/client_golang v1.24.1 // metrics
 	github.com/riverqueue/river v0.31.0 // api/jobs: durable jobs on the API's database
