@@ -15,19 +15,20 @@ import (
 )
 
 func (a *app) verifyCmd() *cobra.Command {
-	var trust, html string
+	var trust, html, bundle string
 	var all bool
 	c := &cobra.Command{Use: "verify <url | app | cvm>", Short: "Check what runs, from the TLS key you see down to hardware, chain and ledger",
 		Long: "Walk the chain of trust backwards: from the TLS key of a URL to the gateway's and the\napp's evidence, the hardware root, the rules on chain and the public ledger.\nThe exit code is 0 only if every required check passed.",
 		Args: args(cobra.MaximumNArgs(1)),
-		RunE: func(c *cobra.Command, as []string) error { return a.verify(c.Context(), as, trust, html, all) }}
+		RunE: func(c *cobra.Command, as []string) error { return a.verify(c.Context(), as, trust, html, bundle, all) }}
 	c.Flags().StringVar(&trust, "trust", "", "trust profile: what you believe beforehand (default: the login's)")
 	c.Flags().StringVar(&html, "html", "", "also write the report as a page")
+	c.Flags().StringVar(&bundle, "collateral", "", "file of the vendors' statements (phala collateral export) to rest on, instead of asking their services")
 	c.Flags().BoolVarP(&all, "all", "a", false, "show passed checks too")
 	return c
 }
 
-func (a *app) verify(ctx context.Context, as []string, trustFlag, html string, all bool) error {
+func (a *app) verify(ctx context.Context, as []string, trustFlag, html, bundle string, all bool) error {
 	s, err := a.session()
 	if err != nil {
 		return err
@@ -44,7 +45,15 @@ func (a *app) verify(ctx context.Context, as []string, trustFlag, html string, a
 	if err != nil {
 		return err
 	}
-	src, closeAll, err := online.Open(ctx, *t, online.Options{})
+	o := online.Options{CacheDir: s.collateralDir()}
+	if bundle != "" {
+		b, err := readBundle(a.path(bundle))
+		if err != nil {
+			return err
+		}
+		o.Bundle = &b
+	}
+	src, closeAll, err := online.Open(ctx, *t, o)
 	if err != nil {
 		return err
 	}
