@@ -90,12 +90,6 @@ type run struct {
 // is wrong with the evidence is in the report.
 func Run(in Input, o Options) (Report, error) {
 	r := &run{in: in, o: o, rep: Report{Verdict: Rejected, Policy: "none", At: o.Now, Advisories: []string{}, Notes: []string{}, Claims: map[string]json.RawMessage{}}}
-	if err := r.choosePolicy(); err != nil {
-		return Report{}, err
-	}
-	r.chooseRoots()
-	r.chooseReportData()
-	r.chooseTime()
 	set := collateral.Set{}
 	switch {
 	case o.Collateral != nil:
@@ -105,6 +99,12 @@ func Run(in Input, o Options) (Report, error) {
 	default:
 		r.note("there is no collateral: give it with the evidence or beside it")
 	}
+	if err := r.choosePolicy(set); err != nil {
+		return Report{}, err
+	}
+	r.chooseRoots()
+	r.chooseReportData()
+	r.chooseTime()
 	v, checks, err := attest.Verify(in.Evidence, set, r.policy, r.rep.At)
 	r.judge(v, checks, err)
 	return r.rep, nil
@@ -112,7 +112,7 @@ func Run(in Input, o Options) (Report, error) {
 
 func (r *run) note(s string) { r.rep.Notes = append(r.rep.Notes, s) }
 
-func (r *run) choosePolicy() error {
+func (r *run) choosePolicy(set collateral.Set) error {
 	switch {
 	case r.o.Policy != nil:
 		r.policy, r.rep.Policy = *r.o.Policy, r.o.PolicyName
@@ -124,7 +124,7 @@ func (r *run) choosePolicy() error {
 		r.policy, r.rep.Policy = ownRoots(p), "file"
 		r.note("the policy is the file's own: it says what its author admits")
 	default:
-		r.policy, r.none = vendorRules(), true
+		r.policy, r.none = vendorRules(set), true
 		r.note("no policy was given: cryptography and the vendor's rules only; which app, image, phase or request this is was not judged")
 	}
 	return nil
@@ -248,6 +248,10 @@ func (r *run) judge(v attest.Verified, checks []claim.Check, err error) {
 	}
 	if r.in.noChain {
 		r.note("pck_certificate_chain is not used: the quote's own chain is what counts")
+	}
+	if r.none && found.Variant == cvm.VariantSNP {
+		r.rep.TCBStatus = "" // by the least TCB there is, to which everything is up to date
+		r.note("AMD rates no patch level: what is admitted is a policy's minimum TCB")
 	}
 	r.warn(found)
 	r.rep.Summary = r.summary()

@@ -38,7 +38,7 @@ func refusal(reason string) Reply {
 // ACPI tables of the log. The TCB status is told, not judged (Revoked fails); report
 // data and phase are the caller's to judge.
 func Reference(ev attest.Evidence, set collateral.Set, roots []attest.Root, at time.Time) Reply {
-	v, checks, err := attest.Verify(ev, set, referenceRules(roots), at)
+	v, checks, err := attest.Verify(ev, set, referenceRules(set, roots), at)
 	var found claim.Claims
 	var rej *claim.Rejection
 	if errors.As(err, &rej) {
@@ -68,10 +68,11 @@ func Reference(ev attest.Evidence, set collateral.Set, roots []attest.Root, at t
 
 // referenceRules are vendorRules, and what the reference refuses beyond them. What
 // vendorRules relaxes afterwards counts here.
-func referenceRules(roots []attest.Root) attest.Policy {
-	p := vendorRules()
+func referenceRules(set collateral.Set, roots []attest.Root) attest.Policy {
+	p := vendorRules(set)
 	p.Roots = roots
 	p.TD.MRServiceTD = attest.Values{}
+	p.SNP.Guest.Allow, p.SNP.Guest.PlatformAllow = []string{"smt", "cxl"}, []string{"smt", "tio"}
 	return p
 }
 
@@ -87,7 +88,7 @@ func part(name string) int {
 	switch name {
 	case claim.ImageMeasurement:
 		return ofImage
-	case claim.EventlogIdentity, claim.EventlogAgrees, claim.EventlogBoot, claim.PhaseCheck:
+	case claim.EventlogIdentity, claim.EventlogAgrees, claim.EventlogBoot, claim.PhaseCheck, claim.SNPIdentity:
 		return ofLog
 	}
 	return ofQuote

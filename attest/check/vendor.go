@@ -7,14 +7,16 @@ import (
 
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/claim"
+	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/attest/measure"
+	"github.com/confidential-cloud/phala/attest/sevsnp"
 	"github.com/confidential-cloud/phala/attest/tdx"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
 // vendorRules is what is applied when nobody names a policy: every check of
 // attest.Verify runs, and those that a policy decides decide nothing (see relax).
-func vendorRules() attest.Policy {
+func vendorRules(set collateral.Set) attest.Policy {
 	anything := attest.Values{Any: true}
 	return attest.Policy{
 		TCBStatus: []string{tdx.UpToDate, tdx.SWHardeningNeeded, tdx.ConfigNeeded, tdx.ConfigAndSWNeeded, tdx.OutOfDate, tdx.OutOfDateConfigNeeded},
@@ -22,6 +24,7 @@ func vendorRules() attest.Policy {
 		TD: attest.TDPolicy{AnyMRSeam: true, MRConfigID: anything, MROwner: anything, MROwnerConfig: anything, MRServiceTD: anything,
 			Attributes: tdx.SafeAttributes, XFAM: tdx.SafeXFAM},
 		Image:         imageRules(),
+		SNP:           snpRules(set),
 		AnyReportData: true,
 	}
 }
@@ -30,24 +33,43 @@ func imageRules() measure.Policy {
 	return measure.Policy{Variants: []string{measure.VariantLite, measure.VariantContainer}, AnyACPI: true}
 }
 
+// snpRules admits every product at every TCB: AMD rates none, and the verifier wants
+// a minimum. A provider's VLEK is what the vendor signed it as.
+func snpRules(set collateral.Set) attest.SNPPolicy {
+	p := attest.SNPPolicy{Admit: true, Products: sevsnp.Products(), MinTCB: map[string]sevsnp.TCB{}, AnyMaskedChip: true, AnyProvisional: true,
+		Measure: measure.SNPPolicy{Document: true}}
+	for _, product := range p.Products {
+		p.MinTCB[product] = sevsnp.TCB{SNP: 1}
+	}
+	if set.AMD != nil {
+		if l, err := sevsnp.ParseLeaf(set.AMD.Leaf); err == nil && l.CSP != "" {
+			p.CSPs = []string{l.CSP}
+		}
+	}
+	return p
+}
+
 // relax says of the checks that only a policy decides that they were not made. One
 // that failed although everything is admitted found the evidence at odds with
-// itself, which needs no policy, unless it is about the TD's launch or about an
-// image that cannot be recomputed. The TD's attributes, if every policy admits them,
-// stay passed. Without an event log in the evidence nothing can
-// be replayed, and nothing is claimed from it.
+// itself, which needs no policy, unless it is about the launch or about an image that
+// cannot be recomputed. Where the evidence brings no log or document, nothing can be
+// compared with it, and nothing is claimed from it.
 func (r *run) relax(checks []claim.Check, found claim.Claims) []claim.Check {
-	noLog := len(r.in.Evidence.EventLog) == 0 && len(r.in.Evidence.RuntimeEvents) == 0
+	ev, snp := r.in.Evidence, found.Variant == cvm.VariantSNP
+	noLog := len(ev.EventLog) == 0 && len(ev.RuntimeEvents) == 0
 	out := slices.Clone(checks)
 	for i, c := range out {
+		passed, failed := c.Verdict == claim.Passed, c.Verdict == claim.Failed
 		switch {
-		case noLog && slices.Contains(claim.OfLog(), c.Name):
+		case noLog && claim.IsOfLog(c.Name):
 			out[i] = unmade(c, "the evidence brings no event log")
-		case !claim.IsByPolicy(c.Name) || c.Verdict == claim.Skipped:
+		case noLog && !snp && c.Name == claim.PhaseCheck:
+			out[i] = unmade(c, "the evidence brings no event log")
+		case snp && ev.MRConfig == "" && (c.Name == claim.SNPHostData || c.Name == claim.SNPIdentity):
+			out[i] = unmade(c, "the evidence brings no MrConfig document")
 		case c.Name == claim.ReportData && r.policy.ReportData != nil: // somebody said what
-		case c.Verdict == claim.Passed && c.Name != claim.TDDebug && c.Name != claim.TDAttributes && c.Name != claim.TDXFAM,
-			c.Verdict == claim.Failed && slices.Contains(claim.OfTD(), c.Name),
-			c.Verdict == claim.Failed && c.Name == claim.ImageMeasurement && !r.recomputes(found.Platform):
+		case passed && (claim.IsByPolicy(c.Name) || snp && c.Name == claim.TCBMatch), failed && claim.IsOfLaunch(c.Name),
+			failed && c.Name == claim.ImageMeasurement && !r.recomputes(found):
 			out[i] = unmade(c, NoPolicy)
 		}
 	}
@@ -65,17 +87,28 @@ func unmade(c claim.Check, why string) claim.Check {
 
 // recomputes reports whether vm_config names an image whose registers can be
 // computed without a policy, so that another result is a contradiction.
-func (r *run) recomputes(p cvm.Platform) bool {
-	res, err := measure.Expected(imageRules(), r.in.Evidence.Config, r.in.Evidence.EventLog)
-	return err == nil && (res.Config.Variant != measure.VariantContainer || p == cvm.PlatformSimulated)
+func (r *run) recomputes(found claim.Claims) bool {
+	config := r.in.Evidence.Config
+	if found.Variant == cvm.VariantSNP {
+		return object("vm_config", []byte(config)).has("sev_snp_measurement")
+	}
+	res, err := measure.Expected(imageRules(), config, r.in.Evidence.EventLog)
+	return err == nil && (res.Config.Variant != measure.VariantContainer || found.Platform == cvm.PlatformSimulated)
 }
 
 // ofCheck says which claims rest on which check beyond the quote itself.
 func ofCheck() map[string][]string {
+	identity := []string{"app_id", "compose_hash", "instance_id", "gpu_policy_hash", "key_provider", "mr_system", "mr_aggregated", "mr_boot"}
 	return map[string][]string{
-		claim.EventlogIdentity: {"app_id", "compose_hash", "instance_id", "gpu_policy_hash", "key_provider", "phase", "mr_system", "mr_boot"},
+		claim.EventlogIdentity: append([]string{"phase"}, identity...),
+		claim.SNPIdentity:      identity,
 		claim.ImageMeasurement: {"os_image_hash", "vm_config"},
 	}
+}
+
+// ofTDX are the claims that a SEV-SNP report has no room for.
+func ofTDX() []string {
+	return []string{"mrtd", "rtmr", "mr_seam", "mr_config_id", "mr_owner", "mr_owner_config", "td_attributes", "xfam"}
 }
 
 // covered are the claims without those whose check was not made: a zero app id is
@@ -88,6 +121,11 @@ func covered(c claim.Claims, checks []claim.Check) map[string]json.RawMessage {
 	}
 	if err != nil { // Claims are plain values
 		return map[string]json.RawMessage{}
+	}
+	if c.Variant == cvm.VariantSNP {
+		for _, k := range ofTDX() {
+			delete(out, k)
+		}
 	}
 	for name, keys := range ofCheck() {
 		if made(checks, name) != claim.Skipped {

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -178,4 +180,27 @@ func expect(t testing.TB, r check.Report, verdict, platform string, failed ...st
 	if (verdict == check.Accepted) != (len(r.Claims) != 0) {
 		t.Errorf("%s with %d claims", verdict, len(r.Claims))
 	}
+}
+
+// vector reads a recorded file that is not part of the repository: from
+// $PHALA_VECTORS, or ../shared/vectors beside some parent directory.
+func vector(t testing.TB, name string) []byte {
+	t.Helper()
+	dirs := []string{os.Getenv("PHALA_VECTORS")}
+	if dirs[0] == "" {
+		wd, err := os.Getwd()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for d := wd; d != filepath.Dir(d); d = filepath.Dir(d) {
+			dirs = append(dirs, filepath.Join(filepath.Dir(d), "shared", "vectors"))
+		}
+	}
+	for _, d := range dirs {
+		if b, err := os.ReadFile(filepath.Join(d, name)); err == nil {
+			return b
+		}
+	}
+	t.Skipf("SKIPPED: the recorded vector %s is not here (set PHALA_VECTORS)", name)
+	return nil
 }

@@ -2,19 +2,22 @@ package claim
 
 import "slices"
 
-// IsByPolicy reports whether a check applies what a relying party admits, rather
-// than cryptography or the vendor's rules: without a policy nobody can judge it.
+// IsByPolicy reports whether a check compares with what a relying party admits,
+// rather than applying cryptography or the vendor's rules: where everything is
+// admitted, its having passed says nothing.
 func IsByPolicy(name string) bool {
-	return slices.Contains([]string{TCBStatus, TCBAdvisories, ReportData, PhaseCheck, ImageMeasurement}, name) || slices.Contains(OfTD(), name)
+	return slices.Contains([]string{TCBStatus, TCBAdvisories, TDModuleListed, TDConfigID, TDOwner, TDOwnerConfig, TDService,
+		ReportData, PhaseCheck, ImageMeasurement, SNPAdmitted}, name)
 }
 
-// OfTD lists the checks of how the host launched the VM. The vendor vouches for
-// the values, and has no rule about them.
-func OfTD() []string {
-	return []string{TDDebug, TDAttributes, TDXFAM, TDModuleListed, TDConfigID, TDOwner, TDOwnerConfig, TDService}
+// IsOfLaunch reports whether a check is about how the host launched the VM. The
+// vendor vouches for the values, and has no rule about them.
+func IsOfLaunch(name string) bool {
+	return slices.Contains([]string{TDDebug, TDAttributes, TDXFAM, TDModuleListed, TDConfigID, TDOwner, TDOwnerConfig, TDService,
+		SNPDebug, SNPGuest, SNPVMPL, SNPIDBlock, SNPPlatform, SNPFirmware, SNPMitigation}, name)
 }
 
-// OfLog lists the checks that need an event log in the evidence.
-func OfLog() []string {
-	return []string{EventlogBoot, EventlogReplay, EventlogAgrees, EventlogIdentity, PhaseCheck}
+// IsOfLog reports whether a check needs an event log in the evidence.
+func IsOfLog(name string) bool {
+	return slices.Contains([]string{EventlogBoot, EventlogReplay, EventlogAgrees, EventlogIdentity}, name)
 }
