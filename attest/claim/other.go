@@ -39,6 +39,9 @@ const (
 	GPUVBIOSRIM        = "gpu.vbios-rim"
 	GPUMeasurements    = "gpu.measurements"
 
+	PartExpected = "part.expected" // composite evidence: these two come before each part's own
+	PartBinding  = "part.binding"
+
 	TokenParse     = "token.parse"
 	TokenSignature = "token.signature"
 	TokenIssuer    = "token.issuer"

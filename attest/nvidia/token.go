@@ -141,6 +141,9 @@ func (v *tokenVerifier) device(name string, c claims) {
 	if !slices.Contains(v.p.Models, t.Model) {
 		v.rec.Fail(claim.TokenDevices, fmt.Sprintf("one of %q", v.p.Models), clip(t.Model), name+": the policy does not admit this model")
 	}
+	if t.UEID == "" {
+		v.rec.Fail(claim.TokenDevices, "a ueid", "none", name)
+	}
 	if got := c.text("measres"); got != "success" {
 		v.rec.Fail(claim.TokenDevices, "measres success", clip(got), name)
 	}

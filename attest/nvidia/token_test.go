@@ -104,6 +104,7 @@ func TestNegative61Token(t *testing.T) {
 		"measurements failed":           {claim.TokenDevices, gpuClaim("measres", "fail"), nil},
 		"signature not verified":        {claim.TokenDevices, gpuClaim("x-nvidia-gpu-attestation-report-signature-verified", false), nil},
 		"nonce not matched":             {claim.TokenDevices, gpuClaim("x-nvidia-gpu-attestation-report-nonce-match", nil), nil},
+		"no device named":               {claim.TokenDevices, gpuClaim("ueid", nil), nil},
 		"overall failed":                {claim.TokenDevices, func(s *simdev.Service) { s.Overall["x-nvidia-overall-att-result"] = false }, nil},
 		"a GPU of another answer": {claim.TokenDevices, func(s *simdev.Service) {
 			s.Overall["submods"] = map[string]any{"GPU-0": []any{"DIGEST", []string{"SHA-256", "00"}}}

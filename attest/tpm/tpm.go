@@ -16,6 +16,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
@@ -303,4 +304,10 @@ func short(b []byte) string {
 		b = b[:16]
 	}
 	return hex.EncodeToString(b) + "..."
+}
+
+// ReportDataFor is the report data by which a CPU's quote names a TPM's attestation
+// key, in the reference's general form: SHA-512("tpm-ak:" || SubjectPublicKeyInfo).
+func ReportDataFor(spki []byte) [64]byte {
+	return sha512.Sum512(append([]byte("tpm-ak:"), spki...))
 }
