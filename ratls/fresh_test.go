@@ -140,16 +140,17 @@ func TestNoReflection(t *testing.T) {
 	}
 }
 
-// The client's certificate is not part of what the exporter covers, so the
-// verifier's key is in the binding by itself: a proof is for the verifier that
-// asked.
-func TestProofIsForOneVerifier(t *testing.T) {
+// The client's certificate is not part of what the exporter covers, so both keys
+// are in the binding by themselves: a proof is by the key that was shown, for the
+// verifier that asked.
+func TestProofNamesBothKeys(t *testing.T) {
 	e, sk, ck := newTEE(t, 1), key(t), key(t)
 	s, c := connect(t, ratls.ServerConfig(ratls.Fixed(e.cert(t, sk)), e.verify, time.Now),
 		ratls.ClientConfig(ratls.Fixed(e.cert(t, ck)), e.verify, time.Now), sk, ck)
 	proof := must(s.Prove(t.Context(), nonce(1), e.quote))(t)
 	other := must(ratls.NewChannel(c.state, false, spki(t, key(t))))(t)
 	refusedForBinding(t, "another verifier", other.Check(nonce(1), proof, e.verify))
+	refusedForBinding(t, "another prover", s.Check(nonce(1), must(other.Prove(t.Context(), nonce(1), e.quote))(t), e.verify))
 }
 
 func TestChannelRefusals(t *testing.T) {
