@@ -160,7 +160,8 @@ func snpVendorRefusals() []snpRefusal {
 		{"56 expired list", amdFaults(simtee.AMDFaults{Expired: true}), nil, true, []string{claim.CRLFresh}},
 		{"56 list of the future", amdFaults(simtee.AMDFaults{Future: true}), nil, true, []string{claim.CRLFresh}},
 		{"56 list signed by another", amdFaults(simtee.AMDFaults{OtherList: true}), nil, true, []string{claim.CRLFresh}},
-		{"56 no list", nil, func(s *snpScene) { s.set.AMD.CRL = nil }, false, []string{claim.CollateralParse}},
+		{"56 no list", nil, func(s *snpScene) { s.set.AMD.CRL = nil }, true, []string{claim.CRLFresh}},
+		{"56 damaged list", nil, func(s *snpScene) { s.set.AMD.CRL[1]++ }, true, []string{claim.CRLFresh}},
 		{"56 no collateral", nil, func(s *snpScene) { s.set.AMD = nil }, false, []string{claim.CollateralParse}},
 		{"56 list older than one seen before", nil, func(s *snpScene) {
 			marks, err := crlMark(s.set)

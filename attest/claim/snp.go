@@ -29,7 +29,7 @@ func allSNP() []About {
 		{Name: QuoteParse, Title: "The report is well formed", Fix: "the evidence is damaged or of another kind of TEE: fetch it again"},
 		{Name: SNPProduct, Title: "The processor is a product this policy admits", Fix: "the report, its certificate and the policy must name the same AMD product (Milan, Genoa, Turin)"},
 		{Name: SNPSigner, Title: "The report is signed by a kind of key this policy admits", Fix: "the host must sign with the chip's VCEK, or with a VLEK of an admitted cloud provider"},
-		{Name: CollateralParse, Title: "The vendor's certificates and revocation list are readable", Fix: "check the key distribution service (KDS) URL"},
+		{Name: CollateralParse, Title: "The vendor's certificates are readable", Fix: "check the key distribution service (KDS) URL"},
 		{Name: SNPChain, Title: "The chip's certificate chains to a root", Fix: "the certificates are damaged, expired or not those of this product: fetch them again"},
 		{Name: RootAdmitted, Title: "The root is one this policy trusts", Fix: "compare the trust roots of the policy (or trust profile) with the machine's; a simulated TEE must be admitted by name"},
 		{Name: QuoteSignature, Title: "The chip's key signed this report", Fix: "the report was altered after it was made, or the certificate is of another chip or TCB"},

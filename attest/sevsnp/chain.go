@@ -43,7 +43,7 @@ type authority struct {
 	root     [32]byte // sha256 of the ARK's SubjectPublicKeyInfo
 	id       [32]byte // sha256 of the ASK's certificate
 	crl      *collateral.CRL
-	crlErr   error // why the root did not sign the list
+	crlErr   error // why the list is none of the root's; crl may then be nil
 }
 
 // readAuthority reads ASK (or ASVK) and ARK in PEM and the ARK's list. parseErr says
@@ -59,13 +59,13 @@ func (c *Cache) readAuthority(chainPEM, crl []byte) (a *authority, parseErr, err
 		return nil, parseErr, nil
 	}
 	a = &authority{ask: chain[0], ark: chain[1], root: collateral.SPKIHash(chain[1]), id: sha256.Sum256(chain[0].Raw), kind: KeyVCEK}
-	if a.crl, parseErr = collateral.ParseCRL(crl); parseErr != nil {
-		return nil, parseErr, nil
-	}
 	if err := a.check(); err != nil {
 		return nil, nil, err
 	}
-	if a.crlErr = a.crl.SignedBy(a.ark); a.crlErr == nil && c != nil {
+	if a.crl, a.crlErr = collateral.ParseCRL(crl); a.crlErr == nil {
+		a.crlErr = a.crl.SignedBy(a.ark)
+	}
+	if a.crlErr == nil && c != nil {
 		c.authorities.Put(a, chainPEM, crl)
 	}
 	return a, nil, nil

@@ -201,20 +201,44 @@ func (a *AMD) Report(digest cvm.Measurement, hostData [32]byte, policy sevsnp.Gu
 	return signReport(r, key)
 }
 
-// signReport signs r as the chip does.
-func signReport(r *sevsnp.Report, key *ecdsa.PrivateKey) ([]byte, error) {
-	digest := sha512.Sum384(r.Encode()[:sevsnp.SignedSize])
-	der, err := deterministic{key}.Sign(nil, digest[:], crypto.SHA384)
+// Sign signs any bytes that have a report's size, also such as no firmware makes.
+func (a *AMD) Sign(report []byte) ([]byte, error) {
+	key, err := a.leafKey(a.tcb())
 	if err != nil {
 		return nil, err
 	}
+	if len(report) != sevsnp.ReportSize {
+		return nil, cvm.Errorf(cvm.Invalid, "report of %d bytes, want %d", len(report), sevsnp.ReportSize)
+	}
+	signed := &sevsnp.Report{}
+	if err := signature(signed, report, key); err != nil {
+		return nil, err
+	}
+	return append(report[:sevsnp.SignedSize:sevsnp.SignedSize], signed.Encode()[sevsnp.SignedSize:]...), nil
+}
+
+// signReport signs r as the chip does.
+func signReport(r *sevsnp.Report, key *ecdsa.PrivateKey) ([]byte, error) {
+	if err := signature(r, r.Encode(), key); err != nil {
+		return nil, err
+	}
+	return r.Encode(), nil
+}
+
+// signature signs the bytes of a report into r.
+func signature(r *sevsnp.Report, b []byte, key *ecdsa.PrivateKey) error {
+	digest := sha512.Sum384(b[:sevsnp.SignedSize])
+	der, err := deterministic{key}.Sign(nil, digest[:], crypto.SHA384)
+	if err != nil {
+		return err
+	}
 	var rs struct{ R, S *big.Int }
 	if _, err := asn1.Unmarshal(der, &rs); err != nil {
-		return nil, err
+		return err
 	}
 	rs.R.FillBytes(r.R[:])
 	rs.S.FillBytes(r.S[:])
-	return r.Encode(), nil
+	return nil
 }
 
 // Collateral is what the key distribution service hands out at a time.
