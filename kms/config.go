@@ -81,6 +81,17 @@ type Attestation struct {
 	SimulatedRoots []string `toml:"simulated_roots"`
 	// TCBStatus lists the admitted merged statuses.
 	TCBStatus []string `toml:"tcb_status"`
+	// DenyAdvisories lists vendor advisories ("INTEL-SA-00615") that refuse a platform
+	// although its status is admitted. Reference values may name more.
+	DenyAdvisories []string `toml:"deny_advisories,omitempty"`
+	// MinEvalNumber is the lowest admitted evaluation data number of TCB info and QE
+	// identity; reference values may ask for a higher one. 0: no minimum of one's own
+	// (what was seen before is never gone back on, whatever this says).
+	MinEvalNumber int `toml:"min_eval_number,omitempty"`
+	// MRSeam lists the admitted TDX modules by MRSEAM (96 hex digits). Absent: those
+	// of the reference values; the compiled-in ones list none and leave modules to the
+	// vendor's rating, which reports show as "any". An empty list is an error.
+	MRSeam []cvm.Measurement `toml:"mr_seam,omitempty"`
 	// Variants lists the admitted measurement variants: "lite", "container", and "" for
 	// legacy, whose images reference_values must list.
 	Variants []string `toml:"variants"`
@@ -153,11 +164,11 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// policy turns the section into an attest.Policy without binding and phases. Which
-// TDX modules are admitted is left to the reference values.
+// policy turns the section into an attest.Policy without binding and phases. What
+// it leaves open of TDX modules is for the reference values.
 func (a Attestation) policy() (attest.Policy, error) {
-	p := attest.Policy{TCBStatus: a.TCBStatus, TD: attest.StrictTD(), Image: measure.Policy{Variants: a.Variants}}
-	p.TD.AnyMRSeam = false
+	p := attest.Policy{TCBStatus: a.TCBStatus, DenyAdvisories: a.DenyAdvisories, MinEvalNumber: a.MinEvalNumber, TD: attest.StrictTD(), Image: measure.Policy{Variants: a.Variants}}
+	p.TD.AnyMRSeam, p.TD.MRSeam = false, a.MRSeam
 	if a.Genuine {
 		p.Roots = attest.IntelRoots()
 	}
@@ -173,6 +184,9 @@ func (a Attestation) policy() (attest.Policy, error) {
 	}
 	if len(p.TCBStatus) == 0 || len(p.Image.Variants) == 0 {
 		return p, errors.New("attestation: tcb_status and variants must each admit something")
+	}
+	if err := p.Validate(); err != nil {
+		return p, fmt.Errorf("attestation: %w", err)
 	}
 	return p, nil
 }

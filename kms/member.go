@@ -33,6 +33,7 @@ import (
 type Member struct {
 	cfg        Config
 	values     *values // the policy, with the newest reference values
+	verifier   *attest.Verifier
 	log        *slog.Logger
 	now        func() time.Time
 	collateral Collateral
@@ -76,7 +77,7 @@ func New(c Config) (*Member, error) {
 	}
 	m := &Member{
 		cfg: c, log: c.Log, now: c.Clock, collateral: c.Collateral, machine: keyring.NewMachine(),
-		ready: make(chan struct{}), sponsors: map[string]bool{},
+		ready: make(chan struct{}), sponsors: map[string]bool{}, verifier: attest.NewVerifier(maxHosts),
 	}
 	m.denied.Store(verdict{})
 	if m.log == nil {

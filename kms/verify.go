@@ -31,6 +31,10 @@ type refusal struct {
 func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
+// maxHosts bounds how many machines' signatures a member remembers, of each kind
+// of TEE: about 16 MiB in all.
+const maxHosts = 4096
+
 // evidence parses and verifies an attestation for one binding and one phase.
 func (m *Member) evidence(ctx context.Context, raw []byte, binding [64]byte, phase claim.Phase) (attest.Verified, error) {
 	ev, err := attest.ParseEvidence(raw)
@@ -49,7 +53,7 @@ func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte
 	p.ReportData, p.Phases = &binding, []claim.Phase{phase}
 	// What no admitted root signed must not choose what is fetched from the vendor, nor
 	// push what others need out of the cache.
-	_, _, err = attest.Verify(ev, collateral.Set{}, p, m.now())
+	_, _, err = m.verifier.Verify(ev, collateral.Set{}, p, m.now())
 	var rej *claim.Rejection
 	if errors.As(err, &rej) && !rej.Genuine {
 		return attest.Verified{}, &refusal{err: cvm.Errorf(cvm.Denied, "%w", rej).WithReason(reasonOf(rej)).WithFix(fixOf(rej))}
@@ -62,7 +66,7 @@ func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte
 		return attest.Verified{}, cvm.Errorf(cvm.Unavailable, "vendor collateral: %w", err).WithReason("collateral-unavailable").
 			WithFix("check the KMS's collateral service")
 	}
-	v, _, err := attest.Verify(ev, set, p, m.now())
+	v, _, err := m.verifier.Verify(ev, set, p, m.now())
 	if err == nil {
 		return v, nil
 	}
@@ -73,7 +77,7 @@ func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte
 	if rej.Genuine { // what it shows beside its faults names the leaf
 		p.ReportData, p.AnyReportData = nil, true
 		p.Phases = []claim.Phase{claim.PhaseEarly, claim.PhaseRelease, claim.PhaseBooting, claim.PhaseRunning}
-		if lax, _, err := attest.Verify(ev, set, p, m.now()); err == nil {
+		if lax, _, err := m.verifier.Verify(ev, set, p, m.now()); err == nil {
 			out.claims = lax.Claims()
 		} else { // what the vendor signed tells one such refusal from another
 			q := rej.Unverified

@@ -65,7 +65,15 @@ type TEEPins struct {
 	// would allow it (Intel: 30 days). Empty: only the vendor's end counts.
 	CollateralMaxAge string `toml:"collateral_max_age,omitempty" json:"collateral_max_age,omitempty"`
 
-	TCBStatus     []string `toml:"tcb_status" json:"tcb_status"`         // for example ["UpToDate"]
+	TCBStatus []string `toml:"tcb_status" json:"tcb_status"` // for example ["UpToDate"]
+	// DenyAdvisories, MinEvalNumber and MRSeam narrow what the vendor's rating and the
+	// reference values admit: advisories that refuse, the lowest evaluation data number
+	// of collateral, and the only admitted TDX modules (96 hex digits each). Absent:
+	// those of the reference values; a report shows "any" where no module is listed.
+	DenyAdvisories []string          `toml:"deny_advisories,omitempty" json:"deny_advisories,omitempty"`
+	MinEvalNumber  int               `toml:"min_eval_number,omitempty" json:"min_eval_number,omitempty"`
+	MRSeam         []cvm.Measurement `toml:"mr_seam,omitempty" json:"mr_seam,omitempty"`
+
 	ImageVariants []string `toml:"image_variants" json:"image_variants"` // "lite", "container" (simulated platform only)
 	AnyACPI       bool     `toml:"any_acpi,omitempty" json:"any_acpi,omitempty"`
 	// ReferenceValues names a signed feed of admitted TDX modules, images and ACPI
@@ -170,6 +178,8 @@ func (p Profile) Validate() error {
 	need(len(p.TEE.CollateralURLs) > 0, "tee.collateral_urls is empty")
 	age, err := p.MaxCollateralAge()
 	need(err == nil && age >= 0, "tee.collateral_max_age: want a duration like 24h")
+	need(p.TEE.MRSeam == nil || len(p.TEE.MRSeam) > 0, "tee.mr_seam is an empty list")
+	need(p.TEE.MinEvalNumber >= 0, "tee.min_eval_number is negative")
 	need(len(p.TEE.TCBStatus) > 0, "tee.tcb_status is empty: nothing would be admitted")
 	need(len(p.TEE.ImageVariants) > 0, "tee.image_variants is empty: nothing would be admitted")
 	if v := p.TEE.ReferenceValues; v != nil {
@@ -222,9 +232,9 @@ func (p Profile) MaxCollateralAge() (time.Duration, error) {
 // modules, images and ACPI tables are admitted is left to the reference values.
 func (p Profile) policy(reportData [64]byte, v refvalue.Values) attest.Policy {
 	td := attest.StrictTD()
-	td.AnyMRSeam = false
+	td.AnyMRSeam, td.MRSeam = false, p.TEE.MRSeam
 	return v.Fill(attest.Policy{
-		TCBStatus: p.TEE.TCBStatus, ReportData: &reportData, Phases: []claim.Phase{claim.PhaseRunning}, TD: td,
+		TCBStatus: p.TEE.TCBStatus, DenyAdvisories: p.TEE.DenyAdvisories, MinEvalNumber: p.TEE.MinEvalNumber, ReportData: &reportData, Phases: []claim.Phase{claim.PhaseRunning}, TD: td,
 		Image: measure.Policy{Variants: p.TEE.ImageVariants, AnyACPI: p.TEE.AnyACPI}, Roots: p.AdmittedRoots(),
 	})
 }
