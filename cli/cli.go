@@ -155,7 +155,7 @@ func (a *app) root() *cobra.Command {
 	})
 	root.AddCommand(a.deployCmd(), a.cvmsCmd(), a.psCmd(), a.logsCmd(), a.envsCmd(),
 		a.loginCmd(), a.logoutCmd(), a.statusCmd(), a.whoamiCmd(), a.profilesCmd(), a.switchCmd(),
-		a.verifyCmd(), a.collateralCmd(), a.walletCmd(), a.trustCmd(),
+		a.verifyCmd(), a.evidenceCmd(), a.collateralCmd(), a.measureCmd(), a.walletCmd(), a.trustCmd(),
 		a.nodesCmd(), a.kmsCmd(), a.instanceTypesCmd(), a.osImagesCmd(), a.apiCmd(),
 		a.completionCmd(root), a.upCmd(), a.downCmd())
 	root.CompletionOptions.DisableDefaultCmd = true
