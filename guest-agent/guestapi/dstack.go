@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/rpc"
 )
@@ -140,6 +141,18 @@ func (d *Dstack) GetKey(ctx context.Context, r KeyRequest) (v Key, err error) {
 // GetQuote quotes up to 64 bytes of report data.
 func (d *Dstack) GetQuote(ctx context.Context, reportData []byte) (v Quote, err error) {
 	return v, d.reference(ctx, "GetQuote", QuoteRequest{reportData}, &v)
+}
+
+// Attest makes evidence over report data. It is a ratls.Quote: an app that ends TLS
+// itself proves with it that it, and no relay, is at the end of a connection.
+func (d *Dstack) Attest(ctx context.Context, reportData [64]byte) (attest.Evidence, error) {
+	var out struct {
+		Attestation Hex `json:"attestation"`
+	}
+	if err := d.reference(ctx, "Attest", QuoteRequest{reportData[:]}, &out); err != nil {
+		return attest.Evidence{}, err
+	}
+	return attest.ParseEvidence(out.Attestation)
 }
 
 // Evidence asks for public evidence over a nonce that also binds bound.
