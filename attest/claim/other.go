@@ -28,6 +28,8 @@ const (
 	TPMPCRDigest      = "tpm.pcr-digest"
 	TPMPCRs           = "tpm.pcrs"
 	TPMMachine        = "tpm.machine"
+	TPMBootLog        = "tpm.boot-log"
+	TPMKernel         = "tpm.kernel"
 
 	GPUReportParse     = "gpu.parse"
 	GPUChain           = "gpu.chain"
@@ -102,7 +104,10 @@ func tpm() []About {
 		{Name: TPMPCRDigest, Title: "The PCR values are those quoted", Fix: "the values beside the quote were altered, or belong to another bank"},
 		{Name: TPMPCRs, Title: "The boot is one this policy admits", Fix: "compare firmware and image with what the policy's PCRs were computed from"},
 		{Name: TPMMachine, Title: "The machine is one this policy admits", Fix: "compare project, zone and instance in the attestation key's certificate with the policy"},
-	}, optional(launchLog())...)
+	}, optional(append([]About{
+		{Name: TPMBootLog, Title: "The firmware's log matches the PCRs", Fix: "the log was altered, or belongs to another boot"},
+		{Name: TPMKernel, Title: "The kernel is one this policy admits", Fix: "compare the image with the policy's list of kernels"},
+	}, launchLog()...))...)
 }
 
 func optional(list []About) []About {

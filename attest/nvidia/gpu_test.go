@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha512"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"os"
 	"slices"
@@ -245,4 +246,11 @@ func FuzzParseReport(f *testing.F) {
 			t.Fatalf("not canonical: %x", b)
 		}
 	})
+}
+
+// What binds a GPU to a CPU's evidence. DO NOT CHANGE.
+func TestBindingVector(t *testing.T) {
+	if got := hex.EncodeToString(nvidia.NonceFor([]byte("report data"))); got != "19850369dc53376ff68cfcb5bb88afecee5e66b726ae5f241f2af4677eb4a2bf" {
+		t.Error(got)
+	}
 }

@@ -44,6 +44,7 @@ type Evidence struct {
 	Signature []byte             // TPMT_SIGNATURE over it
 	PCRs      map[int][]byte     // the values of exactly the quoted PCRs
 	Chain     [][]byte           // DER: the attestation key's certificate first
+	BootLog   []byte             // the firmware's log behind PCR0-7; nil when nothing is said about it
 	Events    []eventlog.Runtime // what PCR14 replays to; nil when nothing is said about it
 }
 
@@ -62,6 +63,7 @@ type Policy struct {
 	PCRs              map[int][]byte // values that these PCRs must have; at least one
 	Projects          []string       // admitted Google projects by id; nil refuses unless AnyMachine
 	AnyMachine        bool           // any machine under the root will do
+	Kernels           [][]byte       // admitted kernel images by Authenticode digest of Bank; nil asks for no boot log
 	Phases            []claim.Phase  // admitted phases of the launch log; nil asks for no log
 }
 
@@ -77,6 +79,7 @@ type Claims struct {
 	Restarts uint32           `json:"restarts"`
 	Firmware uint64           `json:"firmware"`
 	Machine  *Machine         `json:"machine,omitempty"`
+	Kernel   []byte           `json:"kernel,omitempty"` // only if the policy names kernels
 	Launch   *eventlog.Launch `json:"launch,omitempty"` // only with a replayed log
 	Expires  time.Time        `json:"expires"`
 }
@@ -123,6 +126,7 @@ func (v *verifier) verify() {
 		v.rec.Pass(claim.TPMQuoteNonce, "")
 	}
 	v.pcrs()
+	v.boot()
 	v.launch()
 }
 
