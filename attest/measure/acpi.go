@@ -139,6 +139,29 @@ func (t Topology) normal() Topology {
 	return t
 }
 
+// WithDefaults fills in what vm_config leaves to the QEMU version: a PIC up to
+// QEMU 8 where pic is nil.
+func (t Topology) WithDefaults(pic *bool) Topology {
+	t = t.normal()
+	if pic != nil {
+		t.PIC = *pic
+		return t
+	}
+	major, err := t.qemuMajor() // an unreadable version is refused where it matters
+	t.PIC = err == nil && major == 8
+	return t
+}
+
+// ACPIFor finds the entry of a topology.
+func ACPIFor(entries []ACPI, t Topology) (ACPI, bool) {
+	t = t.normal()
+	i := slices.IndexFunc(entries, func(a ACPI) bool { return a.Topology == t })
+	if i < 0 {
+		return ACPI{}, false
+	}
+	return entries[i], true
+}
+
 // admits reports whether the policy lists these digests for this topology.
 func (p Policy) admits(t Topology, got [3]cvm.Measurement) bool {
 	t = t.normal()

@@ -95,12 +95,7 @@ func ParseVMConfig(vmConfig string) (VMConfig, error) {
 	if c.OSImageHash == (cvm.ImageHash{}) {
 		return c, cvm.Errorf(cvm.Invalid, "vm_config: os_image_hash is missing")
 	}
-	c.Topology = c.normal()
-	if major, err := c.qemuMajor(); pic != nil {
-		c.PIC = *pic
-	} else {
-		c.PIC = err == nil && major == 8 // an unreadable version is refused where it matters
-	}
+	c.Topology = c.WithDefaults(pic)
 	return c, nil
 }
 
@@ -194,6 +189,20 @@ func (p Policy) machine(c VMConfig, events []eventlog.Event) (Result, error) {
 	res, err := m.Expect(c, acpi)
 	res.ACPIUnchecked = !listed
 	return res, err
+}
+
+// ExpectedWith is Expected with ACPI digests from elsewhere than the evidence, for
+// explaining: the digests are not judged.
+func ExpectedWith(p Policy, vmConfig string, acpi [3]cvm.Measurement) (Result, error) {
+	c, err := ParseVMConfig(vmConfig)
+	if err != nil {
+		return Result{Config: c}, err
+	}
+	m, err := p.image(c)
+	if err != nil {
+		return Result{Config: c}, err
+	}
+	return m.Expect(c, acpi)
 }
 
 // image finds what the image must measure.

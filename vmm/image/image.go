@@ -33,6 +33,7 @@ const (
 // as a container.
 type Metadata struct {
 	BIOS        string `json:"bios"`
+	BIOSSEV     string `json:"bios-sev"` // firmware for SEV-SNP; "": BIOS serves both
 	Kernel      string `json:"kernel"`
 	Cmdline     string `json:"cmdline"`
 	Initrd      string `json:"initrd"`
@@ -128,7 +129,7 @@ func Open(dir string) (*Image, error) {
 	if err := json.Unmarshal(meta, &im.Meta); err != nil {
 		return fail("%s: %w", MetadataFile, err)
 	}
-	for _, f := range []string{im.Meta.BIOS, im.Meta.Kernel, im.Meta.Initrd, im.Meta.Overlay} {
+	for _, f := range []string{im.Meta.BIOS, im.Meta.BIOSSEV, im.Meta.Kernel, im.Meta.Initrd, im.Meta.Overlay} {
 		if _, ok := im.sum(f); f != "" && !ok {
 			return fail("%s names %q, which %s does not list", MetadataFile, f, SumsFile)
 		}
