@@ -48,7 +48,7 @@ func (a *app) evidenceCheckCmd() *cobra.Command {
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, as []string) error { return a.evidenceCheck(c.Context(), as[0], f) }}
 	s := c.Flags()
-	s.StringVar(&f.root, "root", "", "the only root to admit: a certificate (file, or DER in hex), or the sha256 of its public key")
+	s.StringVar(&f.root, "root", "", "the only root to admit: its certificate or the sha256 of its public key, in hex or in a file")
 	s.StringVar(&f.policy, "policy", "", "what to admit: a file, strict (the KMS's, for key release) or strict:running")
 	s.StringVar(&f.at, "at", "", "verify at this time: unix seconds or RFC 3339 (default: the file's, else now)")
 	s.StringVar(&f.reportData, "report-data", "", "the 64 bytes (hex) that the evidence must answer")
@@ -173,7 +173,7 @@ func (a *app) readRoot(s string) (*[32]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return check.ParseRoot(b)
+	return check.ReadRoot(b)
 }
 
 // readPolicy takes the name of a policy, or a file.

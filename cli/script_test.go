@@ -40,6 +40,9 @@ func TestScripts(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "big.env"), []byte(big), 0o600); err != nil {
 				return err
 			}
+			if err := writeEvidence(e.WorkDir); err != nil {
+				return err
+			}
 			return prepare(f, dir, f.prefix(), []string{"http://127.0.0.1:1"})
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

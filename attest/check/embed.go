@@ -1,6 +1,7 @@
 package check
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"time"
@@ -96,7 +97,7 @@ func readRoots(raw []byte) ([][32]byte, error) {
 
 // ReadRoot is ParseRoot, and reads the sha256 of a public key in hex as itself.
 func ReadRoot(text []byte) (*[32]byte, error) {
-	if b, err := hex.DecodeString(string(text)); err == nil && len(b) == 32 {
+	if b, err := hex.DecodeString(string(bytes.TrimSpace(text))); err == nil && len(b) == 32 {
 		return (*[32]byte)(b), nil
 	}
 	return ParseRoot(text)
