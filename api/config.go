@@ -49,6 +49,8 @@ type Config struct {
 	// Poll and Sync override the jobs' intervals (see jobs.Config).
 	Poll time.Duration `toml:"-"`
 	Sync time.Duration `toml:"-"`
+	// PeerTimeout overrides how long another API process may be silent.
+	PeerTimeout time.Duration `toml:"-"`
 }
 
 // KMSClient is what the API asks of the KMS.

@@ -69,7 +69,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.jobs, err = jobs.New(ctx, jobs.Config{
-		Database: s.cfg.Database(), Store: s.store, Log: s.log, Poll: s.cfg.Poll, Sync: s.cfg.Sync,
+		Database: s.cfg.Database(), Store: s.store, Log: s.log, Poll: s.cfg.Poll, Sync: s.cfg.Sync, PeerTimeout: s.cfg.PeerTimeout,
 		Node: s.nodes.vmm, Nodes: s.nodes.ids, KMSURLs: s.cfg.guestKMS(), GatewayURLs: s.cfg.Gateway.GuestURLs,
 	})
 	if err != nil {

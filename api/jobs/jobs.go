@@ -57,6 +57,7 @@ type Config struct {
 	Poll                 time.Duration // how often a running operation asks its VMM; default 250 ms
 	Sync                 time.Duration // how often resting CVMs are compared with their nodes; default 2 s
 	Workers              int           // operations at the same time; default 64
+	PeerTimeout          time.Duration // how long another process may be silent before its jobs are taken over; default 15 s
 }
 
 // Runner runs the jobs.
@@ -78,6 +79,7 @@ func (args) Kind() string { return "operation" }
 func New(ctx context.Context, cfg Config) (*Runner, error) {
 	cfg.Poll = orDefault(cfg.Poll, 250*time.Millisecond)
 	cfg.Sync = orDefault(cfg.Sync, 2*time.Second)
+	cfg.PeerTimeout = orDefault(cfg.PeerTimeout, 15*time.Second)
 	if cfg.Workers == 0 {
 		cfg.Workers = 64
 	}

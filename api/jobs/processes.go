@@ -8,14 +8,6 @@ import (
 	"github.com/confidential-cloud/phala/internal/sqldb"
 )
 
-// On PostgreSQL several processes share the queue. Each says every beat that it
-// lives; one that was silent for deadAfter has its running jobs taken over. One
-// that was only slow may then run an operation twice, which has one effect.
-const (
-	beat      = 2 * time.Second
-	deadAfter = 15 * time.Second
-)
-
 // adoptAll takes over, at the start, what nobody works on: jobs of dead processes
 // (on SQLite there is one process, so every running job is an earlier process's),
 // those that wait for a retry, and operations whose job is gone.
@@ -43,9 +35,11 @@ func (r *Runner) adoptAll(ctx context.Context) error {
 	})
 }
 
-// watchProcesses beats and adopts until ctx ends.
+// watchProcesses runs where several processes share the queue: each says that it
+// lives; one that was silent for PeerTimeout has its running jobs taken over. One
+// that was only slow may then run an operation twice, which has one effect.
 func (r *Runner) watchProcesses(ctx context.Context) {
-	tick := time.NewTicker(beat)
+	tick := time.NewTicker(r.cfg.PeerTimeout / 7)
 	defer tick.Stop()
 	for {
 		if err := r.heartbeat(ctx); err != nil && ctx.Err() == nil {
@@ -71,7 +65,7 @@ func (r *Runner) heartbeat(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("job queue: heartbeat: %w", err)
 	}
-	_, err = r.db.ExecContext(ctx, `DELETE FROM api_processes WHERE seen_at < CAST(extract(epoch FROM now()) * 1000 AS BIGINT) - ?`, deadAfter.Milliseconds())
+	_, err = r.db.ExecContext(ctx, `DELETE FROM api_processes WHERE seen_at < CAST(extract(epoch FROM now()) * 1000 AS BIGINT) - ?`, r.cfg.PeerTimeout.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("job queue: forgetting dead processes: %w", err)
 	}
