@@ -45,7 +45,7 @@ require (
 	github.com/vmihailenco/msgpack/v5 v5.3.5 // attest: evidence encoding V1; ratls: APP_INFO
 	go.uber.org/zap v1.28.0 // the logger certmagic wants
 	go.yaml.in/yaml/v4 v4.0.0-rc.4 // internal/composefile: positions (the parser compose-go uses)
-	golang.org/x/crypto v0.58.0 // keccak, HKDF, boxes
+	golang.org/x/crypto v0.58.0 // keccak, HKDF, boxes, OCSP
 	golang.org/x/mod v0.42.0 // ledger: Merkle trees and signed notes (sumdb)
 	golang.org/x/net v0.61.0 // HTTP/2 in tests, html
 	golang.org/x/sync v0.24.0 // errgroup, singleflight
