@@ -55,6 +55,10 @@ test: ## everything that CI runs (starts and stops its own daemons)
 test-long: ## long fuzzing, all seeds, fault injection (an hour or so)
 	@./scripts/test.sh long
 
+.PHONY: test-postgres
+test-postgres: ## the cloud API on PostgreSQL (Debian's server, on a directory of its own)
+	@$(GO) test -count=1 -timeout 10m -run Postgres ./api/...
+
 .PHONY: lint
 lint: ## vet, golangci, the import law
 	@./scripts/lint.sh

@@ -28,6 +28,11 @@ done
 # The guest image is Debian whatever this machine is, and its packages are checked.
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 [ "$what" != test ] || [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev" # the race detector needs cgo
+if [ "$what" = test ]; then # tests that miss these say so and are skipped
+  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
+  # (Ubuntu's is a snap.)
+  command -v chromium >/dev/null || ! grep -qx 'ID=debian' /etc/os-release || missing="$missing chromium"
+fi
 # The client is a package of its own on newer systems.
 command -v docker >/dev/null || { case "$missing" in *docker.io*) ;; *) missing="$missing docker.io" ;; esac; }
 [ -n "$missing" ] || exit 0
@@ -45,6 +50,10 @@ echo "Installing from this system's packages:$missing"
 log=$(mktemp)
 install() {
   $SUDO apt-get update || return
+  case "$missing" in *postgresql*) # its programs are wanted, not a server of the system's
+    $SUDO mkdir -p /etc/postgresql-common
+    [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" | $SUDO tee /etc/postgresql-common/createcluster.conf ;;
+  esac
   if ! command -v docker >/dev/null && apt-cache show docker-cli >/dev/null 2>&1; then missing="$missing docker-cli"; fi
   $SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
 }
