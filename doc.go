@@ -16,7 +16,8 @@
 //	                   imported by nobody
 //
 // To verify a running app, call verify.Run. To verify one piece of evidence, call
-// attest.Verify with a Policy: the zero Policy accepts nothing. To write a client
+// attest.Verify with a Policy: the zero Policy accepts nothing. To read evidence from
+// a file in any form, and have the verdict in words, call check.Parse and check.Run. To write a client
 // of the KMS, VMM, gateway, guest or cloud API, import its *api package.
 //
 // The import law is a test: test/house. The trust decisions and formats are in
