@@ -30,11 +30,13 @@ func (a *app) measureACPICmd() *cobra.Command {
 	s.StringVar(&ccel, "from-ccel", "", "the CCEL table of a boot")
 	s.StringVar(&add, "add", "", "list to add the entry to (made if it is not there)")
 	f.add(s)
-	_ = c.MarkFlagRequired("from-ccel")
 	return c
 }
 
 func (a *app) measureACPI(ccel, add string, f shapeFlags) error {
+	if ccel == "" {
+		return usage("which log? --from-ccel FILE")
+	}
 	b, err := readBounded(a.path(ccel), 16<<20)
 	if err != nil {
 		return err

@@ -27,13 +27,12 @@ func (a *app) feedKeyCmd() *cobra.Command {
 		Args: args(cobra.NoArgs), RunE: func(*cobra.Command, []string) error { return a.feedKey(out, name) }}
 	c.Flags().StringVarP(&out, "out", "o", "", "file for the secret key (must not be there)")
 	c.Flags().StringVar(&name, "name", "", "name of the key, without spaces or +")
-	_, _ = c.MarkFlagRequired("out"), c.MarkFlagRequired("name")
 	return c
 }
 
 func (a *app) feedKey(out, name string) error {
-	if strings.ContainsAny(name, "+ \t\n") || name == "" {
-		return usage("--name %q: want a name without spaces or +", name)
+	if strings.ContainsAny(name, "+ \t\n") || name == "" || out == "" {
+		return usage("name the key (--name, without spaces or +) and a file for its secret half (--out)")
 	}
 	secret, public, err := note.GenerateKey(rand.Reader, name)
 	if err != nil {
@@ -69,11 +68,13 @@ func (a *app) feedSignCmd() *cobra.Command {
 		Args: args(cobra.ExactArgs(1)), RunE: func(_ *cobra.Command, as []string) error { return a.feedSign(as[0], key, out) }}
 	c.Flags().StringVar(&key, "key", "", "file of the secret key (phala measure feed key)")
 	c.Flags().StringVarP(&out, "out", "o", "", "file to write")
-	_, _ = c.MarkFlagRequired("key"), c.MarkFlagRequired("out")
 	return c
 }
 
 func (a *app) feedSign(draft, key, out string) error {
+	if key == "" || out == "" {
+		return usage("name the file of the secret key (--key) and the file to write (--out)")
+	}
 	b, err := readBounded(a.path(draft), refvalue.MaxFeed)
 	if err != nil {
 		return err
