@@ -58,6 +58,8 @@ func TestMemberOverSockets(t *testing.T) {
 			t.Error("a restart founded another cluster")
 		}
 		origin = m.machine.Origin()
+		// The second start finds no collateral service: what the first kept is enough.
+		cfg.CollateralURLs = []string{"http://127.0.0.1:1"}
 		mstop()
 		<-done
 	}
@@ -94,6 +96,14 @@ func TestConfigRefusals(t *testing.T) {
 		"no vm_config":   func(c *Config) { c.VMConfig = "" },
 		"nonceless":      func(c *Config) { c.AllowNonceless = true },
 		"no rpc address": func(c *Config) { c.RPC = nil },
+		"max_age":        func(c *Config) { c.Fetch.MaxAge = c.Fetch.Refresh - 1 },
+		"no refresh":     func(c *Config) { c.Fetch.Refresh = 0 },
+		"no timeout":     func(c *Config) { c.Fetch.Timeout = 0 },
+		"no bundle":      func(c *Config) { c.Fetch.Bundle = "none.json" },
+		"bad bundle":     func(c *Config) { c.Fetch.Bundle = "simtee_test.go" },
+		"no CA file":     func(c *Config) { c.Fetch.CAFile = "none.pem" },
+		"bad CA file":    func(c *Config) { c.Fetch.CAFile = "simtee_test.go" },
+		"cache no dir":   func(c *Config) { c.Fetch.Cache = "simtee_test.go" },
 	} {
 		c := good()
 		spoil(&c)

@@ -72,6 +72,23 @@ func TestDiskSurvivesRestart(t *testing.T) {
 	}
 }
 
+// A directory that cannot be written costs the cache, not the answers.
+func TestUnwritableDisk(t *testing.T) {
+	b := newBench(t)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fetch.New(fetch.Config{URLs: []string{nowhere}, Dir: file}); cvm.CodeOf(err) != cvm.Invalid {
+		t.Errorf("a file for a directory: %v", err)
+	}
+	url, _ := counted(t, b.hw.Handler())
+	f := client(t, fetch.Config{URLs: []string{url}, Dir: filepath.Join(file, "below"), Clock: b.clock})
+	if _, err := f.For(context.Background(), b.ev()); err != nil {
+		t.Error(err)
+	}
+}
+
 // A damaged file is as good as none: the statement is fetched again.
 func TestDamagedFiles(t *testing.T) {
 	for name, damage := range map[string]func([]byte) []byte{

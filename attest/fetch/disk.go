@@ -33,9 +33,10 @@ const (
 	maxFile    = maxHead + collateral.MaxChain + collateral.MaxBody
 )
 
+// openDisk makes nothing yet: the directory comes with the first file.
 func openDisk(dir string, entries int) (*disk, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, cvm.Errorf(cvm.Invalid, "collateral cache: %w", err).WithFix("name a directory that this program may write")
+	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+		return nil, cvm.Errorf(cvm.Invalid, "collateral cache: %s is no directory", dir).WithFix("name a directory that this program may write")
 	}
 	return &disk{dir: dir, entries: entries}, nil
 }

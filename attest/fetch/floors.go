@@ -109,8 +109,12 @@ func (c *Client) Floor() collateral.Floor {
 	return maps.Clone(c.floors.floor)
 }
 
-// writeFile replaces a file at once: after a crash it is the old or the new one.
+// writeFile replaces a private file at once: after a crash it is the old or the new
+// one.
 func writeFile(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
