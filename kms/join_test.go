@@ -93,6 +93,15 @@ func TestJoinNeedsFreshEvidence(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// A record with another's key: the roots would be encrypted to whom nobody proved.
+	mb, err := leader.memberRecord(n1.Origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = one.rpc.Call(t.Context(), http.MethodPost, pathJoin, joinRequest{Member: mb, Nonce: n1.Nonce, Attestation: one.prove(n1.Nonce)}, nil)
+	if cvm.ReasonOf(err) != kmsapi.ReasonBinding {
+		t.Errorf("another's record: %v", err)
+	}
 	if err := one.join(n1.Nonce, one.prove(n1.Nonce), n1.Origin); cvm.ReasonOf(err) == kmsapi.ReasonBinding {
 		t.Errorf("the right proof: %v", err)
 	}
