@@ -38,6 +38,7 @@ type link struct {
 	server   *tls.Config
 	client   *tls.Config
 	isMember func(spki []byte) bool
+	now      func() time.Time
 	log      *slog.Logger
 
 	raft, peer *queue
@@ -78,7 +79,7 @@ func (q *queue) put(c net.Conn) {
 type believe func(ctx context.Context, ev attest.Evidence, binding [64]byte) (claim.Claims, error)
 
 func newLink(bind string, cert ratls.Source, fn believe, isMember func([]byte) bool, now func() time.Time, log *slog.Logger) (*link, error) {
-	l := &link{isMember: isMember, log: log}
+	l := &link{isMember: isMember, now: now, log: log}
 	found := func(ev attest.Evidence, _ ratls.Extensions, binding [64]byte) error {
 		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 		defer cancel()
@@ -134,7 +135,7 @@ func (l *link) admit(ctx context.Context, raw net.Conn) {
 	case st.NegotiatedProtocol == protoPeer:
 		l.peer.put(c)
 	case st.NegotiatedProtocol == protoRaft && l.isMember(st.PeerCertificates[0].RawSubjectPublicKeyInfo):
-		l.raft.put(c)
+		l.raft.put(l.untilExpiry(c))
 	default:
 		l.log.Debug("raft refused to a stranger", "from", raw.RemoteAddr())
 		_ = c.Close()
@@ -155,6 +156,23 @@ func (l *link) dial(ctx context.Context, addr, proto string) (*tls.Conn, error) 
 		return nil, cvm.Errorf(cvm.Unavailable, "%s does not speak %s", addr, proto)
 	}
 	return t, nil
+}
+
+// untilExpiry ends a long-lived connection with the certificate that the other end
+// showed: the next one shows evidence of its day.
+func (l *link) untilExpiry(c *tls.Conn) net.Conn {
+	end := c.ConnectionState().PeerCertificates[0].NotAfter
+	return &expiring{c, time.AfterFunc(end.Sub(l.now()), func() { _ = c.Close() })}
+}
+
+type expiring struct {
+	net.Conn
+	timer *time.Timer
+}
+
+func (e *expiring) Close() error {
+	e.timer.Stop()
+	return e.Conn.Close()
 }
 
 // peerKey is the key of the other end of a verified connection.
@@ -185,7 +203,7 @@ func (r raftLayer) Dial(addr string, timeout time.Duration) (net.Conn, error) {
 		_ = c.Close()
 		return nil, cvm.Errorf(cvm.Denied, "%s is attested, but no member", addr)
 	}
-	return c, nil
+	return r.link.untilExpiry(c), nil
 }
 
 type stringAddr string
