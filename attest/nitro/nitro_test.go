@@ -224,9 +224,12 @@ func TestParseRefusals(t *testing.T) {
 func TestBitFlips(t *testing.T) {
 	s := newScene(t, false, func(n *simdev.Nitro) { n.Document.Tagged = true })
 	s.p.WithoutRevocation = true // each flip costs less
-	step := 61 // of every position some bytes
+	step := 61                   // of every position some bytes
 	if os.Getenv("PHALA_LONG") != "" {
 		step = 1
+	}
+	if testing.Short() {
+		step *= 97
 	}
 	good := s.ev.Document
 	for i := 0; i < len(good)*8; i += step {
@@ -293,4 +296,14 @@ func FuzzParseDocument(f *testing.F) {
 			t.Fatalf("not canonical: %x", b)
 		}
 	})
+}
+
+func BenchmarkVerify(b *testing.B) {
+	s := newScene(b, false, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.verify(); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -207,6 +207,9 @@ func TestBitFlips(t *testing.T) {
 	if os.Getenv("PHALA_LONG") != "" {
 		step = 7
 	}
+	if testing.Short() {
+		step *= 97
+	}
 	s.p.WithoutRevocation = true // each flip costs less; the responses are flipped below
 	flip := func(name string, p *[]byte, step int) {
 		good := *p
@@ -252,5 +255,15 @@ func FuzzParseReport(f *testing.F) {
 func TestBindingVector(t *testing.T) {
 	if got := hex.EncodeToString(nvidia.NonceFor([]byte("report data"))); got != "19850369dc53376ff68cfcb5bb88afecee5e66b726ae5f241f2af4677eb4a2bf" {
 		t.Error(got)
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	s := newScene(b, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.verify(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
