@@ -6,9 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
@@ -69,12 +66,13 @@ func ParseSigned(body []byte, name string) (Signed, error) {
 	if len(body) > MaxBody {
 		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: %d bytes, at most %d", name, len(body), MaxBody)
 	}
-	if err := checkKeys(body); err != nil {
+	ms, err := members(body)
+	if err != nil {
 		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: %w", name, err)
 	}
-	var m map[string]json.RawMessage
-	if err := json.Unmarshal(body, &m); err != nil {
-		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: %w", name, err)
+	m := map[string][]byte{}
+	for _, x := range ms {
+		m[x.key] = x.value
 	}
 	raw, sigJSON := m[name], m["signature"]
 	if len(m) != 2 || len(raw) == 0 || raw[0] != '{' || len(sigJSON) == 0 {
@@ -88,70 +86,7 @@ func ParseSigned(body []byte, name string) (Signed, error) {
 	if err != nil || len(sig) != 64 {
 		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: signature is not 64 bytes of hex", name)
 	}
-	// RawMessage keeps the exact bytes between the braces.
-	return Signed{Bytes: raw, Signature: sig}, nil
-}
-
-const maxDepth = 16
-
-// checkKeys walks a JSON value: keys are ASCII and differ, within one object, in
-// more than case; nothing follows the value.
-func checkKeys(b []byte) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	if err := walk(d, 0); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("data after the JSON value")
-	}
-	return nil
-}
-
-func walk(d *json.Decoder, depth int) error {
-	t, err := d.Token()
-	if err != nil {
-		return err
-	}
-	delim, ok := t.(json.Delim)
-	if !ok {
-		return nil
-	}
-	if depth == maxDepth {
-		return fmt.Errorf("nested deeper than %d", maxDepth)
-	}
-	seen := map[string]bool{}
-	for d.More() {
-		if delim == '{' {
-			if err := key(d, seen); err != nil {
-				return err
-			}
-		}
-		if err := walk(d, depth+1); err != nil {
-			return err
-		}
-	}
-	_, err = d.Token()
-	return err
-}
-
-func key(d *json.Decoder, seen map[string]bool) error {
-	t, err := d.Token()
-	if err != nil {
-		return err
-	}
-	k, _ := t.(string)
-	for _, c := range []byte(k) {
-		if c < 0x20 || c > 0x7e {
-			return fmt.Errorf("key %q is not ASCII", k)
-		}
-	}
-	f := strings.ToLower(k)
-	if seen[f] {
-		return fmt.Errorf("key %q is repeated or differs only in case", k)
-	}
-	seen[f] = true
-	return nil
+	return Signed{Bytes: bytes.Clone(raw), Signature: sig}, nil
 }
 
 // Window is the period in which signed collateral may be used.

@@ -31,7 +31,9 @@ func (v *verifier) collateral(c collateral.Set) {
 	v.fresh(s)
 	v.levels(s)
 	if !known && v.rec.Passed(Genuine()...) && v.rec.Passed(claim.CRLFresh, claim.CRLRevoked, claim.CollateralFresh) {
-		v.unseen = v.cache.remember(s, v.issuers) || v.unseen
+		if v.cache.remember(s, v.issuers) {
+			v.unseen.issuers, v.unseen.host, v.unseen.report = true, true, true
+		}
 	}
 }
 

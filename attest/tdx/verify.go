@@ -75,9 +75,9 @@ type verifier struct {
 	host    *host // nil until the PCK chain verified
 	res     Result
 
-	leaf   []byte // PEM of the host's certificate
-	above  []byte // PEM of its issuers
-	unseen bool   // this call verified what the cache does not hold
+	leaf   []byte                               // PEM of the host's certificate
+	above  []byte                               // PEM of its issuers
+	unseen struct{ issuers, host, report bool } // verified by this call, not found in the cache
 }
 
 // until lowers the result's end of validity.
@@ -109,7 +109,7 @@ func (v *verifier) chain() (i *issuers, h *host, err error) {
 	}
 	i, known := v.cache.issuers.Get(v.above)
 	if !known {
-		v.unseen = true
+		v.unseen.issuers = true
 		if i, err = parseIssuers(v.above); err != nil {
 			return nil, nil, err
 		}
@@ -117,7 +117,7 @@ func (v *verifier) chain() (i *issuers, h *host, err error) {
 	if h, ok := v.cache.hosts.Get(v.leaf, i.id[:]); ok {
 		return i, h, nil // its issuers were checked with it
 	}
-	v.unseen = true
+	v.unseen.host = true
 	leaf, pck, err := parseLeaf(v.leaf)
 	if err != nil {
 		return nil, nil, err
@@ -148,12 +148,19 @@ func (v *verifier) current(i *issuers, h *host) error {
 
 // remember keeps what this call verified, if an admitted root stands behind it.
 func (v *verifier) remember() {
-	if !v.unseen || !v.rec.Passed(Genuine()...) {
+	n := v.unseen
+	if !n.issuers && !n.host && !n.report || !v.rec.Passed(Genuine()...) {
 		return
 	}
-	v.cache.issuers.Put(v.issuers, v.above)
-	v.cache.hosts.Put(v.host, v.leaf, v.issuers.id[:])
-	v.cache.reports.Put(struct{}{}, v.host.spki, v.q.report, v.q.reportSig)
+	if n.issuers {
+		v.cache.issuers.Put(v.issuers, v.above)
+	}
+	if n.host {
+		v.cache.hosts.Put(v.host, v.leaf, v.issuers.id[:])
+	}
+	if n.report {
+		v.cache.reports.Put(struct{}{}, v.host.spki, v.q.report, v.q.reportSig)
+	}
 }
 
 // qe checks that the processor's key signed the QE report and that the report
@@ -161,7 +168,7 @@ func (v *verifier) remember() {
 func (v *verifier) qe() {
 	q := v.q
 	if _, known := v.cache.reports.Get(v.host.spki, q.report, q.reportSig); !known {
-		v.unseen = true
+		v.unseen.report = true
 		if !collateral.VerifyRaw(v.host.key, q.report, q.reportSig) {
 			v.rec.Fail(claim.QEReport, "", "", "the quoting enclave's report is not signed by the processor's key")
 			return
