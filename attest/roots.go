@@ -73,5 +73,3 @@ func genuine(spki [32]byte) cvm.Platform {
 
 // SimulatedRoot admits one simulated machine's vendor by name (T10).
 func SimulatedRoot(spki [32]byte) Root { return Root{SPKI: spki, Platform: cvm.PlatformSimulated} }
-
-func isIntel(spki [32]byte) bool { return spki == intelSGXRoot() }

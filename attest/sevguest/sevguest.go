@@ -39,14 +39,20 @@ func (d *Device) Report(reportData [64]byte) (report []byte, certs [][]byte, err
 		return nil, nil, cvm.Errorf(cvm.Invalid, "SEV-SNP report: the device gave %d bytes, want %d", len(raw), abi.ReportSize)
 	}
 	report = bytes.Clone(raw[:abi.ReportSize])
+	return report, offered(raw[abi.ReportSize:]), nil
+}
+
+// offered are the certificates of the host's table; none when it is damaged: they
+// are hints.
+func offered(raw []byte) (certs [][]byte) {
 	var table abi.CertTable
-	if table.Unmarshal(raw[abi.ReportSize:]) != nil {
-		return report, nil, nil // what the host offers is a hint
+	if table.Unmarshal(raw) != nil {
+		return nil
 	}
 	for _, id := range []string{abi.VcekGUID, abi.VlekGUID, abi.AskGUID, abi.AsvkGUID, abi.ArkGUID} {
 		if der, err := table.GetByGUIDString(id); err == nil && len(der) != 0 {
 			certs = append(certs, bytes.Clone(der))
 		}
 	}
-	return report, certs, nil
+	return certs
 }
