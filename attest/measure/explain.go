@@ -89,7 +89,7 @@ func (x explainer) mrtd() string {
 		images = append([]Image{*m}, images...)
 	}
 	for _, m := range images {
-		how := ""
+		var how string
 		switch x.got.MRTD {
 		case m.MRTD:
 			how = "one pass (QEMU 9 and newer)"
