@@ -3,6 +3,7 @@ package fetch
 import (
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
+	"github.com/confidential-cloud/phala/attest/tdx"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
@@ -17,7 +18,11 @@ func Offline(cfg Config, b collateral.Bundle) (*Client, error) {
 func Subject(ev attest.Evidence) (collateral.Subject, error) {
 	switch ev.Variant {
 	case "", cvm.VariantTDX:
-		q, err := quoted(ev.Quote)
+		parsed, err := tdx.ParseQuote(ev.Quote)
+		if err != nil {
+			return collateral.Subject{}, err
+		}
+		q, err := quoted(parsed)
 		return q.subject(), err
 	case cvm.VariantSNP:
 		q, err := reported(ev)

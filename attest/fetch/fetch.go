@@ -21,6 +21,7 @@ import (
 
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
+	"github.com/confidential-cloud/phala/attest/seen"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
@@ -74,10 +75,14 @@ type Client struct {
 	store   *store
 	disk    *disk // nil: none
 	floors  *floors
+	known   *seen.Cache[known] // by the certificate chain of a quote
 	bundled map[string]*part
 	wake    chan struct{} // tells Run that there is something new
 	count   counters
 }
+
+// knownHosts bounds the memory of what quotes ask for: about 4 KiB each.
+const knownHosts = 2048
 
 // maxFetches bounds concurrent requests to all services.
 const maxFetches = 16
@@ -91,7 +96,8 @@ func New(cfg Config) (*Client, error) {
 		return nil, cvm.Errorf(cvm.Invalid, "collateral: a limit is negative")
 	}
 	defaults(&cfg)
-	c := &Client{cfg: cfg, slots: make(chan struct{}, maxFetches), store: newStore(cfg.Entries, cfg.Bytes), wake: make(chan struct{}, 1)}
+	c := &Client{cfg: cfg, slots: make(chan struct{}, maxFetches), store: newStore(cfg.Entries, cfg.Bytes), wake: make(chan struct{}, 1),
+		known: seen.New[known](knownHosts)}
 	c.http = httpClient(cfg)
 	var err error
 	if c.pcs, err = newServices(cfg.URLs); err != nil {
@@ -162,11 +168,7 @@ func (c *Client) For(ctx context.Context, ev attest.Evidence) (collateral.Set, e
 func (c *Client) Ask(ctx context.Context, ev attest.Evidence) (Answer, error) {
 	switch ev.Variant {
 	case "", cvm.VariantTDX:
-		q, err := quoted(ev.Quote)
-		if err != nil {
-			return Answer{}, err
-		}
-		return c.askIntel(ctx, q)
+		return c.askQuote(ctx, ev.Quote)
 	case cvm.VariantSNP:
 		return c.askAMD(ctx, ev)
 	}

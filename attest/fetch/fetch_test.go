@@ -43,10 +43,10 @@ func (b *bench) pass(d time.Duration) {
 	b.now = b.now.Add(d)
 }
 
-func newBench(t *testing.T) *bench { return newBenchSeed(t, 0) }
+func newBench(t testing.TB) *bench { return newBenchSeed(t, 0) }
 
 // newBenchSeed is the bench of another vendor.
-func newBenchSeed(t *testing.T, seed byte) *bench {
+func newBenchSeed(t testing.TB, seed byte) *bench {
 	t.Helper()
 	b := &bench{now: time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)}
 	var err error

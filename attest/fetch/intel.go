@@ -44,12 +44,38 @@ type question struct {
 	chain []*x509.Certificate // PCK, CA, root of the quote; nil when there is no quote
 }
 
-// quoted reads what a quote names. Nothing is verified.
-func quoted(quote []byte) (question, error) {
-	q, err := tdx.ParseQuote(quote)
+// known is what the quotes of one host ask for.
+type known struct {
+	q   question // without certificates
+	all []statement
+}
+
+// askQuote answers from memory without parsing certificates again, when a quote of
+// the same host was answered before.
+func (c *Client) askQuote(ctx context.Context, quote []byte) (Answer, error) {
+	parsed, err := tdx.ParseQuote(quote)
 	if err != nil {
-		return question{}, err
+		return Answer{}, err
 	}
+	if k, ok := c.known.Get(parsed.CertificateChain()); ok {
+		if got, missing, err := c.lookUp(k.all); err == nil && missing == nil {
+			return c.intelAnswer(k.q, k.all, got), nil
+		}
+	}
+	q, err := quoted(parsed)
+	if err != nil {
+		return Answer{}, err
+	}
+	a, err := c.askIntel(ctx, q)
+	if err == nil {
+		q.root, q.chain = nil, nil
+		c.known.Put(known{q, c.intel(q)}, parsed.CertificateChain())
+	}
+	return a, err
+}
+
+// quoted reads what a quote names. Nothing is verified.
+func quoted(q *tdx.Quote) (question, error) {
 	chain, pck, err := q.ParseChain()
 	if err != nil {
 		return question{}, err
@@ -94,17 +120,10 @@ func (c *Client) askIntel(ctx context.Context, q question) (Answer, error) {
 	if err := c.admitted(q.spki); err != nil {
 		return Answer{}, err
 	}
-	all := []statement{c.tcbInfo(q), c.qeIdentity(q), c.pckCRL(q), c.rootCRL(q)}
-	got := make([]found, len(all))
-	var missing []int
-	for i, s := range all {
-		f, ok, err := c.held(s, c.cfg.Clock())
-		if err != nil {
-			return Answer{}, err
-		}
-		if got[i] = f; !ok {
-			missing = append(missing, i)
-		}
+	all := c.intel(q)
+	got, missing, err := c.lookUp(all)
+	if err != nil {
+		return Answer{}, err
 	}
 	if len(missing) > 0 {
 		// What nobody signed must not choose what is asked for.
@@ -117,13 +136,37 @@ func (c *Client) askIntel(ctx context.Context, q question) (Answer, error) {
 			return Answer{}, err
 		}
 	}
+	return c.intelAnswer(q, all, got), nil
+}
+
+func (c *Client) intel(q question) []statement {
+	return []statement{c.tcbInfo(q), c.qeIdentity(q), c.pckCRL(q), c.rootCRL(q)}
+}
+
+// lookUp answers what it can from memory.
+func (c *Client) lookUp(all []statement) (got []found, missing []int, err error) {
+	got = make([]found, len(all))
+	at := c.cfg.Clock()
+	for i, s := range all {
+		f, ok, err := c.held(s, at)
+		if err != nil {
+			return nil, nil, err
+		}
+		if got[i] = f; !ok {
+			missing = append(missing, i)
+		}
+	}
+	return got, missing, nil
+}
+
+func (c *Client) intelAnswer(q question, all []statement, got []found) Answer {
 	a := c.answer(all, got)
 	a.Subject = q.subject()
 	a.Set = collateral.Set{
 		TCBInfo: got[0].body, TCBInfoIssuerChain: got[0].chain, QEIdentity: got[1].body, QEIdentityIssuerChain: got[1].chain,
 		PCKCRL: got[2].body, PCKCRLIssuerChain: got[2].chain, RootCRL: got[3].body,
 	}
-	return a, nil
+	return a
 }
 
 // gather gets the missing statements at the same time.

@@ -105,7 +105,7 @@ func verifies(t *testing.T, b *bench, set collateral.Set) {
 
 // byHost serves each host by its own handler, without a network.
 type byHost struct {
-	t     *testing.T
+	t     testing.TB
 	hosts map[string]http.Handler
 }
 
