@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/hkdf"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
@@ -78,7 +77,7 @@ func NewAMD(cfg AMDConfig) (*AMD, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAMD(cfg, seed, &rsaRing{keys: map[string]*rsa.PrivateKey{}})
+	return newAMD(cfg, seed, newRing())
 }
 
 // With is the same vendor in another configuration (seed and directory stay). It

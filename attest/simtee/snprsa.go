@@ -23,10 +23,28 @@ const (
 	rsaPrimes = 4
 )
 
-// rsaRing holds the keys of one seed, so that each is made once.
+// rsaRing holds the keys of one seed and their sound certificates, so that each is
+// made once.
 type rsaRing struct {
-	mu   sync.Mutex
-	keys map[string]*rsa.PrivateKey
+	mu    sync.Mutex
+	keys  map[string]*rsa.PrivateKey
+	certs map[string]*authorityKey
+}
+
+func newRing() *rsaRing {
+	return &rsaRing{keys: map[string]*rsa.PrivateKey{}, certs: map[string]*authorityKey{}}
+}
+
+func (r *rsaRing) certified(name string) *authorityKey {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.certs[name]
+}
+
+func (r *rsaRing) keep(name string, k *authorityKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.certs[name] = k
 }
 
 func (r *rsaRing) key(seed []byte, name string) (*rsa.PrivateKey, error) {
