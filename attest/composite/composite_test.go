@@ -139,6 +139,12 @@ func TestUnboundIsRefused(t *testing.T) {
 		"two kinds in one part":      {[]string{"gpu-0/part.expected"}, func(w *world) { w.ev.Parts[0].Token = w.ev.Parts[1].Token }},
 		"nothing in a part":          {[]string{"gpu-0/part.expected"}, func(w *world) { w.ev.Parts[0].GPU = nil }},
 		"a GPU that fails by itself": {[]string{"gpu-0/root.admitted"}, func(w *world) { w.p.Parts[0].GPU.Roots = nil }},
+		"two GPUs for one": {[]string{"gpu-0/part.expected"}, func(w *world) {
+			g := must(simdev.NewGPU("b", at))
+			w.p.Parts[0].GPU.Roots = append(w.p.Parts[0].GPU.Roots, g.PKI.Root())
+			w.p.Parts[0].GPU.RIMRoots = append(w.p.Parts[0].GPU.RIMRoots, g.RIMPKI.Root())
+			w.ev.Parts = append(w.ev.Parts, w.gpuPart(g, tpm.ReportDataFor(w.tpm.PKI.Certs[0].RawSubjectPublicKeyInfo)))
+		}},
 		"one GPU for two": {[]string{"gpu-2/part.expected"}, func(w *world) {
 			p, r := w.ev.Parts[0], w.p.Parts[0]
 			p.Name, r.Name = "gpu-2", "gpu-2"
@@ -174,9 +180,15 @@ func TestTPMByQuoteAlone(t *testing.T) {
 
 func TestPolicyRefusals(t *testing.T) {
 	for name, edit := range map[string]func(*composite.Policy){
-		"nothing":             func(p *composite.Policy) { *p = composite.Policy{} },
-		"no parts":            func(p *composite.Policy) { p.Parts = nil },
-		"too many":            func(p *composite.Policy) { p.Parts = make([]composite.Rule, composite.MaxParts+1) },
+		"nothing":  func(p *composite.Policy) { *p = composite.Policy{} },
+		"no parts": func(p *composite.Policy) { p.Parts = nil },
+		"too many": func(p *composite.Policy) {
+			for i := range composite.MaxParts {
+				r := p.Parts[0]
+				r.Name = string(rune('a' + i))
+				p.Parts = append(p.Parts, r)
+			}
+		},
 		"no name":             func(p *composite.Policy) { p.Parts[0].Name = "" },
 		"a name twice":        func(p *composite.Policy) { p.Parts[0].Name = "tpm" },
 		"no binding":          func(p *composite.Policy) { p.Parts[0].Binding = "" },
@@ -184,7 +196,7 @@ func TestPolicyRefusals(t *testing.T) {
 		"a TPM by its nonce":  func(p *composite.Policy) { p.Parts[2].Binding = composite.ByReportData },
 		"an unknown binding":  func(p *composite.Policy) { p.Parts[1].Binding = "trust me" },
 		"no kind":             func(p *composite.Policy) { p.Parts[0].GPU = nil },
-		"two kinds":           func(p *composite.Policy) { p.Parts[0].TPM = &tpm.Policy{} },
+		"two kinds":           func(p *composite.Policy) { p.Parts[0].Token = p.Parts[1].Token },
 		"a nonce of its own":  func(p *composite.Policy) { p.Parts[0].GPU.Nonce = make([]byte, 32) },
 		"a TPM nonce as well": func(p *composite.Policy) { p.Parts[2].TPM.Nonce = []byte{1} },
 	} {

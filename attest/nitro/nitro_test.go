@@ -3,6 +3,11 @@ package nitro_test
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
@@ -124,27 +129,40 @@ func TestNegative60(t *testing.T) {
 		make  func(*simdev.Nitro)
 		edit  func(*scene)
 	}{
-		"debug enclave":           {claim.DocumentDebug, false, func(n *simdev.Nitro) { n.Document.PCRs[0] = make([]byte, 48) }, func(s *scene) { s.p.Images = []cvm.ImageHash{debugImage(s.hw)} }},
-		"older than its leaf":     {claim.DocumentFresh, false, func(n *simdev.Nitro) { n.Document.Timestamp -= 3601_000 }, func(s *scene) { s.p.MaxAge = 2 * time.Hour }},
-		"another root":            {claim.RootAdmitted, false, nil, func(s *scene) { s.p.Roots = [][32]byte{otherRoot} }},
-		"AWS's root, not this":    {claim.RootAdmitted, false, nil, func(s *scene) { s.p.Roots = [][32]byte{nitro.AWSRoot()} }},
-		"no root in the policy":   {claim.RootAdmitted, false, nil, func(s *scene) { s.p.Roots = nil }},
-		"no age in the policy":    {claim.DocumentFresh, false, nil, func(s *scene) { s.p.MaxAge = 0 }},
-		"no nonce in the policy":  {claim.DocumentNonce, false, nil, func(s *scene) { s.p.Nonce = nil }},
-		"empty nonce":             {claim.DocumentNonce, false, func(n *simdev.Nitro) { n.Document.Nonce = nil }, func(s *scene) { s.p.Nonce = []byte{} }},
-		"no image in the policy":  {claim.DocumentImage, false, nil, func(s *scene) { s.p.Images = nil }},
-		"no key in the policy":    {claim.DocumentBinding, false, nil, func(s *scene) { s.p.PublicKey = nil }},
-		"another nonce":           {claim.DocumentNonce, false, func(n *simdev.Nitro) { n.Document.Nonce = []byte("other") }, nil},
-		"another key":             {claim.DocumentBinding, false, func(n *simdev.Nitro) { n.Document.PublicKey = []byte("other") }, nil},
-		"data where none is due":  {claim.DocumentBinding, false, func(n *simdev.Nitro) { n.Document.UserData = []byte("x") }, nil},
-		"another image":           {claim.DocumentImage, false, func(n *simdev.Nitro) { n.Document.PCRs[2] = make([]byte, 48) }, nil},
-		"a PCR is missing":        {claim.DocumentImage, false, func(n *simdev.Nitro) { n.Document.PCROrder = []int{0, 1} }, nil},
-		"too old":                 {claim.DocumentFresh, false, nil, func(s *scene) { s.at = at.Add(61 * time.Second) }},
-		"from the future":         {claim.DocumentFresh, false, func(n *simdev.Nitro) { n.Document.Timestamp += 31_000 }, nil},
-		"no revocation lists":     {claim.CRLRevoked, false, nil, func(s *scene) { s.ends.CRLs = nil }},
-		"revoked leaf":            {claim.CRLRevoked, false, nil, func(s *scene) { s.ends.CRLs, _ = s.hw.PKI.CRLs(at, s.hw.PKI.Certs[0]) }},
-		"revoked zone":            {claim.CRLRevoked, false, nil, func(s *scene) { s.ends.CRLs, _ = s.hw.PKI.CRLs(at, s.hw.PKI.Certs[2]) }},
-		"expired leaf":            {claim.DocumentChain, false, nil, func(s *scene) { s.at = at.Add(25 * time.Hour) }},
+		"debug enclave":          {claim.DocumentDebug, false, func(n *simdev.Nitro) { n.Document.PCRs[0] = make([]byte, 48) }, func(s *scene) { s.p.Images = []cvm.ImageHash{debugImage(s.hw)} }},
+		"older than its leaf":    {claim.DocumentFresh, false, func(n *simdev.Nitro) { n.Document.Timestamp -= 3601_000 }, func(s *scene) { s.p.MaxAge = 2 * time.Hour }},
+		"another root":           {claim.RootAdmitted, false, nil, func(s *scene) { s.p.Roots = [][32]byte{otherRoot} }},
+		"AWS's root, not this":   {claim.RootAdmitted, false, nil, func(s *scene) { s.p.Roots = [][32]byte{nitro.AWSRoot()} }},
+		"no root in the policy":  {claim.RootAdmitted, false, nil, func(s *scene) { s.p.Roots = nil }},
+		"no age in the policy":   {claim.DocumentFresh, false, nil, func(s *scene) { s.p.MaxAge = 0 }},
+		"no nonce in the policy": {claim.DocumentNonce, false, nil, func(s *scene) { s.p.Nonce = nil }},
+		"empty nonce":            {claim.DocumentNonce, false, func(n *simdev.Nitro) { n.Document.Nonce = nil }, func(s *scene) { s.p.Nonce = []byte{} }},
+		"no image in the policy": {claim.DocumentImage, false, nil, func(s *scene) { s.p.Images = nil }},
+		"no key in the policy":   {claim.DocumentBinding, false, nil, func(s *scene) { s.p.PublicKey = nil }},
+		"another nonce":          {claim.DocumentNonce, false, func(n *simdev.Nitro) { n.Document.Nonce = []byte("other") }, nil},
+		"another key":            {claim.DocumentBinding, false, func(n *simdev.Nitro) { n.Document.PublicKey = []byte("other") }, nil},
+		"data where none is due": {claim.DocumentBinding, false, func(n *simdev.Nitro) { n.Document.UserData = []byte("x") }, nil},
+		"another image":          {claim.DocumentImage, false, func(n *simdev.Nitro) { n.Document.PCRs[2] = make([]byte, 48) }, nil},
+		"a PCR is missing":       {claim.DocumentImage, false, func(n *simdev.Nitro) { n.Document.PCROrder = []int{0, 1} }, nil},
+		"too old":                {claim.DocumentFresh, false, nil, func(s *scene) { s.at = at.Add(61 * time.Second) }},
+		"from the future":        {claim.DocumentFresh, false, func(n *simdev.Nitro) { n.Document.Timestamp += 31_000 }, nil},
+		"no revocation lists":    {claim.CRLRevoked, false, nil, func(s *scene) { s.ends.CRLs = nil }},
+		"revoked leaf":           {claim.CRLRevoked, false, nil, func(s *scene) { s.ends.CRLs, _ = s.hw.PKI.CRLs(at, s.hw.PKI.Certs[0]) }},
+		"revoked zone":           {claim.CRLRevoked, false, nil, func(s *scene) { s.ends.CRLs, _ = s.hw.PKI.CRLs(at, s.hw.PKI.Certs[2]) }},
+		"expired leaf":           {claim.DocumentChain, false, nil, func(s *scene) { s.at = at.Add(25 * time.Hour) }},
+		"newer than its leaf": {claim.DocumentFresh, false, func(n *simdev.Nitro) { n.Document.Timestamp += 24*3600_000 + 10_000 }, func(s *scene) {
+			s.at = at.Add(24*time.Hour - 10*time.Second)
+			s.ends.CRLs, _ = s.hw.PKI.CRLs(s.at)
+		}},
+		"zeros for a missing PCR": {claim.DocumentImage, false, func(n *simdev.Nitro) { n.Document.PCROrder = []int{0, 1} }, func(s *scene) {
+			s.p.Images = []cvm.ImageHash{sha256.Sum256(slices.Concat(s.hw.Document.PCRs[0], s.hw.Document.PCRs[1], make([]byte, 48)))}
+		}},
+		"a leaf of P-256":   {claim.DocumentSignature, false, func(n *simdev.Nitro) { weakLeaf(n) }, nil},
+		"a leaf of Ed25519": {claim.DocumentSignature, false, func(n *simdev.Nitro) { certify(n, ed25519.NewKeyFromSeed(make([]byte, 32)).Public()) }, nil},
+		"a leaf of RSA": {claim.DocumentChain, false, func(n *simdev.Nitro) {
+			k, _ := rsa.GenerateKey(rand.Reader, 2048)
+			certify(n, k.Public())
+		}, nil},
 		"bundle leaf first":       {claim.DocumentChain, false, func(n *simdev.Nitro) { n.Document.Bundle = n.PKI.DER()[1:] }, nil},
 		"bundle without its root": {claim.DocumentChain, false, func(n *simdev.Nitro) { n.Document.Bundle = n.PKI.DER()[1:2] }, nil},
 		"signed by its root":      {claim.DocumentChain, false, func(n *simdev.Nitro) { n.Document.Certificate = n.PKI.DER()[3]; n.Document.Bundle = n.PKI.DER()[3:] }, nil},
@@ -171,6 +189,23 @@ func TestNegative60(t *testing.T) {
 	if _, _, err := nitro.Verify(s.ev, s.ends, s.p, at); cvm.CodeOf(err) != cvm.Invalid {
 		t.Errorf("no variant: %v", err)
 	}
+}
+
+// weakLeaf gives the hypervisor a P-256 key with a genuine certificate.
+func weakLeaf(n *simdev.Nitro) {
+	b := sha256.Sum256([]byte("p-256"))
+	n.PKI.Keys[0], _ = ecdsa.ParseRawPrivateKey(elliptic.P256(), b[:])
+	certify(n, n.PKI.Keys[0].Public())
+}
+
+func certify(n *simdev.Nitro, key crypto.PublicKey) {
+	t := *n.PKI.Certs[0]
+	t.SignatureAlgorithm, t.ExtraExtensions = x509.ECDSAWithSHA384, nil
+	der, err := x509.CreateCertificate(nil, &t, n.PKI.Certs[1], key, n.PKI.Keys[1])
+	if err != nil {
+		panic(err)
+	}
+	n.PKI.Certs[0], _ = x509.ParseCertificate(der)
 }
 
 func debugImage(n *simdev.Nitro) cvm.ImageHash {

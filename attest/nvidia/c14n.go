@@ -134,9 +134,15 @@ func qualified(prefix, local string) string {
 }
 
 func escapeText(s string) string {
+	if !strings.ContainsAny(s, "&<>\r") {
+		return s
+	}
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "\r", "&#xD;").Replace(s)
 }
 
 func escapeAttr(s string) string {
+	if !strings.ContainsAny(s, "&<\"\t\n\r") {
+		return s
+	}
 	return strings.NewReplacer("&", "&amp;", "<", "&lt;", `"`, "&quot;", "\t", "&#x9;", "\n", "&#xA;", "\r", "&#xD;").Replace(s)
 }

@@ -2,6 +2,10 @@ package nvidia_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
 	"encoding/hex"
@@ -135,12 +139,18 @@ func TestNegative61(t *testing.T) {
 		"both RIMs claim a measurement": {claim.GPUMeasurements, nil, func(s *scene) {
 			s.ends.DriverRIM = must(s.hw.DriverRIM(replace(`index="7"`, `index="40"`)))
 		}},
-		"a measurement is missing":         {claim.GPUMeasurements, func(g *simdev.GPU) { g.Report.Measurements = g.Report.Measurements[:63] }, nil},
-		"measurement 35 with decoder on":   {claim.GPUMeasurements, func(g *simdev.GPU) { g.Report.Measurements[35].Value = make([]byte, 48) }, nil},
-		"certificate expired":              {claim.GPUChain, nil, func(s *scene) { s.at = at.Add(25 * time.Hour) }},
-		"chain without root":               {claim.GPUChain, nil, func(s *scene) { s.ev.Chain = s.ev.Chain[:3] }},
-		"only key and root":                {claim.GPUChain, nil, func(s *scene) { s.ev.Chain = s.ev.Chain[2:] }},
-		"report altered in the middle":     {claim.GPUReportSignature, nil, func(s *scene) { s.ev.Report = bytes.Clone(s.ev.Report); s.ev.Report[30] ^= 1 }},
+		"a measurement is missing":       {claim.GPUMeasurements, func(g *simdev.GPU) { g.Report.Measurements = g.Report.Measurements[:63] }, nil},
+		"measurement 35 with decoder on": {claim.GPUMeasurements, func(g *simdev.GPU) { g.Report.Measurements[35].Value = make([]byte, 48) }, nil},
+		"certificate expired":            {claim.GPUChain, nil, func(s *scene) { s.at = at.Add(25 * time.Hour) }},
+		"chain without root":             {claim.GPUChain, nil, func(s *scene) { s.ev.Chain = s.ev.Chain[:3] }},
+		"only key and root":              {claim.GPUChain, nil, func(s *scene) { s.ev.Chain = s.ev.Chain[2:] }},
+		"report altered in the middle":   {claim.GPUReportSignature, nil, func(s *scene) { s.ev.Report = bytes.Clone(s.ev.Report); s.ev.Report[30] ^= 1 }},
+		"a report key of P-256": {claim.GPUReportSignature, func(g *simdev.GPU) {
+			b := sha256.Sum256([]byte("p-256"))
+			g.PKI.Keys[0] = must(ecdsa.ParseRawPrivateKey(elliptic.P256(), b[:]))
+			certify(g, g.PKI.Keys[0].Public())
+		}, nil},
+		"a report key of Ed25519":          {claim.GPUReportSignature, func(g *simdev.GPU) { certify(g, ed25519.NewKeyFromSeed(make([]byte, 32)).Public()) }, nil},
 		"report with a tail":               {claim.GPUReportParse, nil, func(s *scene) { s.ev.Report = append(bytes.Clone(s.ev.Report), 0) }},
 		"no driver version in the report":  {claim.GPUReportParse, func(g *simdev.GPU) { g.Report.Opaque = g.Report.Opaque[1:] }, nil},
 		"no VBIOS version in the report":   {claim.GPUReportParse, func(g *simdev.GPU) { g.Report.Opaque[1].Type = 99 }, nil},
@@ -157,6 +167,18 @@ func TestNegative61(t *testing.T) {
 			t.Errorf("%s: failed %v, want %s (%v)", name, failed(err), tc.check, err)
 		}
 	}
+}
+
+// certify gives the GPU a genuine certificate for another report key.
+func certify(g *simdev.GPU, key any) {
+	t := *g.PKI.Certs[0]
+	t.SignatureAlgorithm = x509.ECDSAWithSHA384
+	for _, e := range t.Extensions {
+		if e.Id.String() == "2.23.133.5.4.1" {
+			t.ExtraExtensions = append(t.ExtraExtensions, e)
+		}
+	}
+	g.PKI.Certs[0] = must(x509.ParseCertificate(must(x509.CreateCertificate(nil, &t, g.PKI.Certs[1], key, g.PKI.Keys[1]))))
 }
 
 func names(p simdev.PKI) (out []string) {

@@ -231,7 +231,7 @@ func (p *xmlParser) attributes(e *element) {
 		}
 		p.s = after
 		// XML 1.0, 3.3.3: white space that is written as such becomes a space.
-		v := p.unescape(strings.NewReplacer("\t", " ", "\n", " ").Replace(raw))
+		v := p.unescape(strings.ReplaceAll(strings.ReplaceAll(raw, "\t", " "), "\n", " "))
 		switch {
 		case prefix == "xmlns" && (local == "xml" || local == "xmlns" || v == "" || v == spaceXML), prefix == "" && local == "xmlns" && v == spaceXML:
 			p.fail("a namespace that may not be declared")
