@@ -6,7 +6,7 @@
 //
 //	floor 0  words     cvm appcompose
 //	                   ids, digests, coded errors; the measured document
-//	floor 1  proofs    keys attest (claim tdx sevsnp eventlog measure collateral) ratls ledger governance
+//	floor 1  proofs    keys attest (claim seen tdx sevsnp eventlog measure collateral) ratls ledger governance
 //	                   pure: time is an argument, nothing is fetched. Import these to verify from your program.
 //	floor 2  adapters  attest/fetch attest/simtee governance/ethereum governance/static internal/* verify templates
 //	                   the I/O; no knowledge of services

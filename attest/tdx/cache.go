@@ -137,8 +137,10 @@ func parseSet(c collateral.Set, root *x509.Certificate) (e *endorsed, err error)
 	if e.tcbChain, err = collateral.ParseChain(c.TCBInfoIssuerChain, 2, root); err != nil {
 		return nil, err
 	}
-	if e.qeChain, err = collateral.ParseChain(c.QEIdentityIssuerChain, 2, root, e.tcbChain[0]); err != nil {
-		return nil, err
+	if e.qeChain = e.tcbChain; !bytes.Equal(c.QEIdentityIssuerChain, c.TCBInfoIssuerChain) {
+		if e.qeChain, err = collateral.ParseChain(c.QEIdentityIssuerChain, 2, root, e.tcbChain[0]); err != nil {
+			return nil, err
+		}
 	}
 	if e.rootCRL, err = collateral.ParseCRL(c.RootCRL); err != nil {
 		return nil, err
