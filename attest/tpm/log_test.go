@@ -90,9 +90,14 @@ func TestBootLog(t *testing.T) {
 		}
 	}
 	good := encodeLog(bootEvents())
+	first := len(encodeLog(nil)) // where the first event begins: PCR, type, count, digests
+	edit := func(i int, v ...byte) []byte { b := bytes.Clone(good); copy(b[first+i:], v); return b }
 	for name, b := range map[string][]byte{
 		"empty": nil, "cut": good[:len(good)-1], "a tail": append(bytes.Clone(good), 0, 1), "another first event": append([]byte{1}, good[1:]...),
 		"an unknown algorithm": bytes.Replace(good, []byte{0x0b, 0, 32, 0}, []byte{0x12, 0, 32, 0}, 1), "a size": bytes.Replace(good, []byte{0x0b, 0, 32, 0}, []byte{0x0b, 0, 31, 0}, 1),
+		"PCR24": edit(0, 24), "one digest": edit(8, 1), "three digests": edit(8, 3), "a digest of SHA-384": edit(12, 0x0c), "two digests of SHA-1": edit(12, 4),
+		"two of SHA-256":  edit(46, 0x0b),
+		"too many events": encodeLog(slices.Repeat(bootEvents()[:1], 4097)), "no algorithms": bytes.Replace(good, []byte{2, 0, 0, 0, 0x0b, 0, 32, 0}, []byte{0, 0, 0, 0, 0x0b, 0, 32, 0}, 1),
 		"one algorithm twice": bytes.Replace(good, []byte{4, 0, 20, 0}, []byte{0x0b, 0, 32, 0}, 1), "too large": make([]byte, tpm.MaxLog+1),
 	} {
 		if _, err := tpm.ParseLog(b); cvm.CodeOf(err) != cvm.Invalid {

@@ -15,6 +15,7 @@ import (
 	"github.com/confidential-cloud/phala/attest/eventlog"
 	"github.com/confidential-cloud/phala/attest/simtee/simdev"
 	"github.com/confidential-cloud/phala/attest/tpm"
+	"github.com/confidential-cloud/phala/cvm"
 )
 
 var at = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -224,6 +225,48 @@ func TestBitFlips(t *testing.T) {
 	}
 	if _, err := s.verify(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What a TPM would never write is refused before anything is verified.
+func TestParseQuoteRefusals(t *testing.T) {
+	good := newScene(t, nil).ev.Quote
+	// Offsets: magic 0, type 4, name 6, extra data 42, safe 69, count 78, bank 82, size 84, mask 85, digest 88.
+	at := func(i int, v ...byte) []byte { b := bytes.Clone(good); copy(b[i:], v); return b }
+	cut := append(at(0)[:86:86], good[88:]...)
+	cut[84] = 1
+	for name, b := range map[string][]byte{
+		"empty": nil, "not made by a TPM": at(0, 0xfe), "a certification": at(4, 0x80, 0x17), "safe is 2": at(69, 2), "no bank": at(78, 0, 0, 0, 0),
+		"two banks": at(78, 0, 0, 0, 2), "a selection of four bytes": at(84, 4), "a selection of one byte": cut, "no register": at(85, 0, 0, 0),
+		"a long name": at(6, 1, 0), "a long digest": at(88, 1, 0), "a digest longer than the quote": at(88, 0, 49), "cut in the clock": good[:60], "cut at the mask": good[:86],
+	} {
+		if q, err := tpm.ParseQuote(b); cvm.CodeOf(err) != cvm.Invalid {
+			t.Errorf("%s: %+v, %v", name, q, err)
+		}
+	}
+	q, err := tpm.ParseQuote(good)
+	if err != nil || q.Has(-1) || q.Has(24) || q.Has(32) || !q.Has(14) || q.Has(1) {
+		t.Fatalf("%+v, %v", q, err)
+	}
+	for name, edit := range map[string]func([]byte) []byte{
+		"SHA-1":           func(b []byte) []byte { b[3] = 4; return b },
+		"no hash":         func(b []byte) []byte { b[2], b[3] = 0, 0x10; return b },
+		"another scheme":  func(b []byte) []byte { b[1] = 0x16; return b },
+		"cut":             func(b []byte) []byte { return b[:len(b)-1] },
+		"empty":           func([]byte) []byte { return nil },
+		"r too long":      func(b []byte) []byte { b[4] = 1; return b },
+		"RSA for an EC":   func([]byte) []byte { return append([]byte{0, 0x14, 0, 0x0c, 0, 96}, make([]byte, 96)...) },
+		"the hash is 512": func(b []byte) []byte { b[3] = 0x0d; return b },
+	} {
+		s := newScene(t, nil)
+		s.ev.Signature = edit(bytes.Clone(s.ev.Signature))
+		want := claim.TPMQuoteParse
+		if name == "RSA for an EC" || name == "the hash is 512" {
+			want = claim.TPMQuoteSignature
+		}
+		if _, err := s.verify(); !slices.Contains(failed(err), want) {
+			t.Errorf("signature, %s: failed %v", name, failed(err))
+		}
 	}
 }
 
