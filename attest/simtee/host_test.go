@@ -3,6 +3,7 @@ package simtee_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -185,9 +186,17 @@ func failed(t *testing.T, err error) (names []string) {
 
 // Parts of a version 4 quote, in bytes.
 const (
-	quoteKeyAt  = 48 + 584 + 4 + 64
+	quoteSizeAt = 48 + 584
+	quoteKeyAt  = quoteSizeAt + 4 + 64
 	quoteCertAt = quoteKeyAt + 64
 )
+
+// splice puts parts of quotes together, with the size that the whole has.
+func splice(parts ...[]byte) []byte {
+	q := slices.Concat(parts...)
+	binary.LittleEndian.PutUint32(q[quoteSizeAt:], uint32(len(q)-quoteSizeAt-4)) // #nosec G115 -- a quote's length
+	return q
+}
 
 // The host owns everything but the hardware: it records quotes, starts and ends
 // TDs, cuts quotes apart, and lies about logs. Each lie is refused by its name.
@@ -217,10 +226,10 @@ func TestHostileHost(t *testing.T) {
 		{"another TD's quote under the victim's log", evil.quote(ask), released, []string{claim.EventlogReplay}},
 		{"a quote of before the last event, with the whole log", honest, later.events, []string{claim.EventlogReplay}},
 		{"a TD that has gone on, with the log of its release", later.quote(ask), released, []string{claim.EventlogReplay}},
-		{"another machine's attestation key", slices.Concat(honest[:quoteKeyAt], other[quoteKeyAt:quoteCertAt], honest[quoteCertAt:]), released, []string{claim.QuoteKey, claim.QuoteSignature}},
-		{"another machine's QE report and certificates", slices.Concat(honest[:quoteCertAt], other[quoteCertAt:]), released, []string{claim.QuoteKey}},
-		{"another machine's signature over this TD", slices.Concat(honest[:48+584], other[48+584:]), released, []string{claim.QuoteSignature}},
-		{"this TD's signature under another body", slices.Concat(other[:48+584], honest[48+584:]), released, []string{claim.QuoteSignature}},
+		{"another machine's attestation key", splice(honest[:quoteKeyAt], other[quoteKeyAt:quoteCertAt], honest[quoteCertAt:]), released, []string{claim.QuoteKey, claim.QuoteSignature}},
+		{"another machine's QE report and certificates", splice(honest[:quoteCertAt], other[quoteCertAt:]), released, []string{claim.QuoteKey}},
+		{"another machine's signature over this TD", splice(honest[:quoteSizeAt], other[quoteSizeAt:]), released, []string{claim.QuoteSignature}},
+		{"this TD's signature under another body", splice(other[:quoteSizeAt], honest[quoteSizeAt:]), released, []string{claim.QuoteSignature}},
 	} {
 		if got := failed(t, hw.present(t, tc.quote, tc.events, ask, claim.PhaseRelease)); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: refused for %q, want %q", tc.lie, got, tc.want)
@@ -257,7 +266,7 @@ func TestOldQEReport(t *testing.T) {
 	v := hw.start(t, "v").boot(launch(1)...)
 	ask := [64]byte{5}
 	q, stale := v.quote(ask), past.start(t, "v").quote([64]byte{})
-	spliced := slices.Concat(q[:quoteCertAt], stale[quoteCertAt:])
+	spliced := splice(q[:quoteCertAt], stale[quoteCertAt:])
 	if got := failed(t, hw.present(t, spliced, v.events, ask, claim.PhaseRelease)); !slices.Equal(got, []string{claim.QEIdentity}) {
 		t.Errorf("an old QE report: %q", got)
 	}
