@@ -334,6 +334,8 @@ func snpPolicyRefusals() []snpRefusal {
 		{"36 a digest that names no image", nil, snpPolicy(func(p *attest.SNPPolicy) {
 			p.Measure = measure.SNPPolicy{Digests: map[cvm.Measurement]cvm.ImageHash{snpDigest: {}}}
 		}), true, []string{claim.ImageMeasurement}},
+		{"36 an empty list of ID keys", nil, guest(func(g *sevsnp.Guest) { g.IDKeys = []cvm.Measurement{} }), true, []string{claim.SNPIDBlock}},
+		{"36 an empty list of author keys", nil, guest(func(g *sevsnp.Guest) { g.AuthorKeys = []cvm.Measurement{} }), true, []string{claim.SNPIDBlock}},
 		{"36 the zero policy", nil, func(s *snpScene) { s.policy = attest.Policy{} }, false, []string{claim.SNPAdmitted, claim.RootAdmitted, claim.SNPProduct, claim.TCBMatch,
 			claim.ReportData, claim.PhaseCheck}},
 		{"36 TDX policy", nil, func(s *snpScene) {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -158,6 +159,29 @@ func TestSNPPolicyAdmits(t *testing.T) {
 				t.Error("a VCEK names its chip, masked or not")
 			}
 		})
+	}
+}
+
+// The JSON form of a policy says the same about SEV-SNP.
+func TestSNPPolicyDocument(t *testing.T) {
+	s := newSNPScene(t, nil, guest(func(g *sevsnp.Guest) {
+		g.IDKeys, g.Require, g.MinFirmware = []cvm.Measurement{{5}}, []string{"single-socket"}, sevsnp.Firmware{Major: 1, Minor: 55}
+	}))
+	text, err := json.Marshal(s.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := attest.ParsePolicy(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(again.SNP, s.policy.SNP) {
+		t.Errorf("%+v became %+v", s.policy.SNP, again.SNP)
+	}
+	for _, bad := range []string{`{"snp":{"admitted":true}}`, `{"snp":{"admit":true,"Admit":true}}`, `{"snp":{"guest":{"vmpls":1}}}`, `{"snp":{"min_tcb":{"Milan":{"spl":1}}}}`} {
+		if _, err := attest.ParsePolicy([]byte(bad)); cvm.CodeOf(err) != cvm.Invalid {
+			t.Errorf("%s: %v", bad, err)
+		}
 	}
 }
 

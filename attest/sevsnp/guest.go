@@ -82,9 +82,9 @@ type Guest struct {
 	MinABIMinor uint8 `json:"min_abi_minor"`
 	// VMPL is the only privilege level that reports are accepted from (0 to 3).
 	VMPL uint32 `json:"vmpl"`
-	// IDKeys are the digests of admitted ID keys. Empty: the VM must have been launched without an ID block.
+	// IDKeys are the digests of admitted ID keys. nil: the VM must have been launched without an ID block.
 	IDKeys []cvm.Measurement `json:"id_keys"`
-	// AuthorKeys are the digests of admitted author keys. Empty: none may have been used.
+	// AuthorKeys are the digests of admitted author keys. nil: none may have been used.
 	AuthorKeys []cvm.Measurement `json:"author_keys"`
 	// MinSVN is the least guest SVN (a field of the ID block).
 	MinSVN uint32 `json:"min_svn"`
@@ -183,7 +183,7 @@ func (g Guest) idBlock(r *Report) error {
 		admitted []cvm.Measurement
 	}{{"ID key", r.IDKeyDigest, g.IDKeys}, {"author key", r.AuthorKeyDigest, g.AuthorKeys}} {
 		switch {
-		case slices.Contains(d.admitted, none):
+		case d.admitted != nil && len(d.admitted) == 0 || slices.Contains(d.admitted, none):
 			return refuse("the policy names an empty %s digest", d.what)
 		case len(d.admitted) == 0 && d.digest != none:
 			return refuse("the %s %.16s... is not expected", d.what, d.digest)
