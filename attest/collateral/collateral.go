@@ -6,8 +6,8 @@
 // Formats: Intel PCS API v4 (TCB info version 3, enclave identity version 2).
 package collateral
 
-// Set is the collateral for one FMSPC, exact bytes as the vendor gave them. Its
-// JSON form (byte fields in base64) is the offline bundle.
+// Set is the collateral for one platform, exact bytes as the vendor gave them. A
+// Bundle carries its JSON form (byte fields in base64).
 type Set struct {
 	TCBInfo               []byte `json:"tcb_info"`                 // response body {"tcbInfo":{...},"signature":"hex"}
 	TCBInfoIssuerChain    []byte `json:"tcb_info_issuer_chain"`    // PEM: signer, root
