@@ -141,7 +141,7 @@ func TestPCKRefusals(t *testing.T) {
 		place       int
 		cert        []byte
 	}{
-		{"leaf of another name", "certificate of", 0, leafCert(t, "Intel SGX PCK Certificats", sound)},
+		{"leaf of another name", "certificate of", 0, leafCert(t, "Intel SGX PCK Certificata", sound)},
 		{"CA of another name", "PCK issuer", 1, leafCert(t, "Intel SGX PCK Service CA")},
 		{"Processor CA", "no other certifies TDX", 1, leafCert(t, "Intel SGX PCK Processor CA")},
 		{"root of another name", "root \"Intel SGX Root CB\"", 2, append(leafCert(t, "Intel SGX Root CB"), 0)},
