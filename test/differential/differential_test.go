@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/confidential-cloud/phala/attest/tdx"
 )
 
 var (
@@ -111,7 +113,15 @@ func TestGoTDXGuest(t *testing.T) {
 	}
 	p := newPool(t)
 	var sum tally
-	each(p, n, func(c sample) { sum.add(goOracle, c, p.ours(c), p.goTDX(c)) })
+	cache := tdx.NewCache(8)
+	each(p, n, func(c sample) {
+		ours := p.ours(c)
+		sum.add(goOracle, c, ours, p.goTDX(c))
+		// What is remembered, of sound and unsound samples alike, changes no verdict.
+		if warm := p.cached(cache, c); warm != ours {
+			t.Errorf("%s: with a cache %+v, without %+v", c, warm, ours)
+		}
+	})
 	sum.report(t)
 }
 

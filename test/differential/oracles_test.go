@@ -22,9 +22,12 @@ type verdict struct {
 }
 
 // ours applies the vendor's rules, as all oracles do: no policy on the TD.
-func (p pool) ours(c sample) verdict {
+func (p pool) ours(c sample) verdict { return p.cached(nil, c) }
+
+// cached is ours with signatures remembered; the nil cache remembers none.
+func (p pool) cached(cache *tdx.Cache, c sample) verdict {
 	rec := &claim.Recorder{}
-	res := tdx.Verify(c.quote, c.set, func(spki [32]byte) bool { return spki == p.spki }, c.at, rec)
+	res := cache.Verify(c.quote, c.set, func(spki [32]byte) bool { return spki == p.spki }, c.at, rec)
 	v := verdict{ok: true, status: res.TCB.Status}
 	for _, x := range rec.Checks() {
 		if x.Verdict == claim.Failed {
