@@ -124,6 +124,8 @@ func TestNegative61(t *testing.T) {
 		"another firmware":                 {claim.GPUFirmware, func(g *simdev.GPU) { g.Report.Opaque[3].Value = make([]byte, 48) }, nil},
 		"a certificate without firmware":   {claim.GPUFirmware, func(g *simdev.GPU) { g.PKI = must(simdev.NewPKI("gpu-a", at, names(g.PKI), nil)) }, nil},
 		"no OCSP":                          {claim.GPURevoked, nil, func(s *scene) { s.ends.OCSP = nil }},
+		"too many OCSP responses":          {claim.GPURevoked, nil, func(s *scene) { s.ends.OCSP = slices.Repeat(s.ends.OCSP, 9) }},
+		"an endless OCSP response":         {claim.GPURevoked, nil, func(s *scene) { s.ends.OCSP = append([][]byte{make([]byte, 64<<10+1)}, s.ends.OCSP...) }},
 		"one OCSP response is missing":     {claim.GPURevoked, nil, func(s *scene) { s.ends.OCSP = s.ends.OCSP[1:] }},
 		"revoked device":                   {claim.GPURevoked, nil, func(s *scene) { s.ends.OCSP = must(s.hw.OCSP(at, s.hw.PKI.Certs[1])) }},
 		"revoked RIM signer":               {claim.GPURevoked, nil, func(s *scene) { s.ends.OCSP = must(s.hw.OCSP(at, s.hw.RIMPKI.Certs[0])) }},
@@ -137,7 +139,10 @@ func TestNegative61(t *testing.T) {
 		"no root for RIMs in the policy":   {claim.GPUDriverRIM, nil, func(s *scene) { s.p.RIMRoots = nil }},
 		"RIM of another vendor":            {claim.GPUDriverRIM, nil, func(s *scene) { s.ends.DriverRIM, s.p.WithoutRevocation = must(other.DriverRIM(nil)), true }},
 		"both RIMs claim a measurement": {claim.GPUMeasurements, nil, func(s *scene) {
-			s.ends.DriverRIM = must(s.hw.DriverRIM(replace(`index="7"`, `index="40"`)))
+			s.ends.DriverRIM = must(s.hw.DriverRIM(func(x string) string {
+				d7, d40 := sha512.Sum384([]byte{7}), sha512.Sum384([]byte{40})
+				return replace(hex.EncodeToString(d7[:]), hex.EncodeToString(d40[:]))(replace(`index="7"`, `index="40"`)(x))
+			}))
 		}},
 		"a measurement is missing":       {claim.GPUMeasurements, func(g *simdev.GPU) { g.Report.Measurements = g.Report.Measurements[:63] }, nil},
 		"measurement 35 with decoder on": {claim.GPUMeasurements, func(g *simdev.GPU) { g.Report.Measurements[35].Value = make([]byte, 48) }, nil},
@@ -215,6 +220,25 @@ func TestDecoderOff(t *testing.T) {
 		g.Report.Opaque[2].Value = []byte{0x55}
 		g.Report.Measurements[35].Value = make([]byte, 48)
 	})
+	if _, err := s.verify(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A decoder state that is longer than it should be does not count as off.
+func TestDecoderStrange(t *testing.T) {
+	s := newScene(t, func(g *simdev.GPU) {
+		g.Report.Opaque[2].Value = []byte{0x55, 1}
+		g.Report.Measurements[35].Value = make([]byte, 48)
+	})
+	if _, err := s.verify(); !slices.Equal(failed(err), []string{claim.GPUMeasurements}) {
+		t.Fatal(err)
+	}
+}
+
+func TestRevocationWaived(t *testing.T) {
+	s := newScene(t, nil)
+	s.ends.OCSP, s.p.WithoutRevocation = nil, true
 	if _, err := s.verify(); err != nil {
 		t.Fatal(err)
 	}
