@@ -29,6 +29,16 @@ func tdReport(at int, b ...byte) func(*scene) {
 	return faults(simtee.Faults{Body: func(r []byte) { copy(r[at:], b) }})
 }
 
+// evaluated lowers the evaluation data number of one statement by one.
+func evaluated(statement string) func(*scene) {
+	return faults(simtee.Faults{Statement: func(name string, b []byte) []byte {
+		if name == statement {
+			b = bytes.Replace(b, []byte(`"tcbEvaluationDataNumber":17`), []byte(`"tcbEvaluationDataNumber":16`), 1)
+		}
+		return b
+	}})
+}
+
 func policyOf(f func(*attest.Policy)) func(*scene) { return func(s *scene) { f(&s.policy) } }
 
 // Each field of a policy: what it does not admit is refused, and nothing is
@@ -71,6 +81,8 @@ func TestPolicyRefusals(t *testing.T) {
 				p.TCBStatus, p.DenyAdvisories = []string{"SWHardeningNeeded"}, []string{"INTEL-SA-1", "INTEL-SA-00615"}
 			}), true, []string{claim.TCBAdvisories}},
 		{"23 evaluation number below the policy's", nil, policyOf(func(p *attest.Policy) { p.MinEvalNumber = 18 }), true, []string{claim.CollateralFloor}},
+		{"23 evaluation number of TCB info alone", evaluated("tcbInfo"), policyOf(func(p *attest.Policy) { p.MinEvalNumber = 17 }), true, []string{claim.CollateralFloor}},
+		{"23 evaluation number of QE identity alone", evaluated("enclaveIdentity"), policyOf(func(p *attest.Policy) { p.MinEvalNumber = 17 }), true, []string{claim.CollateralFloor}},
 		{"38 report data and any", nil, policyOf(func(p *attest.Policy) { p.AnyReportData = true }), true, []string{claim.ReportData}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
