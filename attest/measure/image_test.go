@@ -247,6 +247,11 @@ func TestRecordedDocument(t *testing.T) {
 	if _, err := m.Expect(c, acpiOf(1)); cvm.CodeOf(err) != cvm.Unsupported {
 		t.Errorf("1 GiB: %v", err)
 	}
+	// The version as a longer integer says the same in other bytes.
+	at := bytes.Index(doc, []byte("version\x03")) + len("version")
+	if _, err := measure.DecodeImage(append(append(bytes.Clone(doc[:at]), 0x18), doc[at:]...)); err == nil || !strings.Contains(err.Error(), "canonical") {
+		t.Errorf("not canonical: %v", err)
+	}
 	for i := range doc {
 		b := bytes.Clone(doc)
 		b[i] ^= 0x20
@@ -357,6 +362,57 @@ func TestDebianKernel(t *testing.T) {
 	} {
 		if got := expect(t, m, config(1, memory, "9.0"), acpiOf(1)).Boot.Steps[1][0].Digest; got.String() != want {
 			t.Errorf("%d GiB: %s", memory/gib, got)
+		}
+	}
+}
+
+// Variant lite rests on a chain: os_image_hash covers the checksum file, which lists
+// the document once. Each link is looked at.
+func TestLiteChain(t *testing.T) {
+	m := sampleImage(t)
+	if err := m.Volume.UnmarshalText([]byte("344bc51c980ba621aaa00da3ed7436f7d6e549197dfe699515dfa2c6583d95e6412af21c097d473155875ffd561d6790")); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := m.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := func(b []byte) string { s := sha256.Sum256(b); return hex.EncodeToString(s[:]) }
+	line := sum(doc) + "  " + measure.DocumentFile + "\n"
+	state := func(hash, checksums string, doc []byte) string {
+		b, err := json.Marshal(map[string]any{"os_image_hash": hash, "cpu_count": 2, "memory_size": 2 * gib, "qemu_version": "9.2.1", "tdx_attestation_variant": "lite",
+			"tdx_measurement": map[string][]byte{"checksum_file": []byte(checksums), "measurement": doc}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	p := measure.Policy{Variants: []string{"lite"}, AnyACPI: true}
+	files := sum([]byte("x")) + "  bzImage\n" + line
+	r, err := measure.Expected(p, state(sum([]byte(files)), files, doc), acpiEvents(acpiOf(2)))
+	if err != nil || r.Registers != expect(t, m, config(2, 2*gib, "9.2.1"), acpiOf(2)).Registers {
+		t.Fatalf("%v", err)
+	}
+	other := bytes.Clone(doc)
+	other[60] ^= 1
+	for name, c := range map[string]string{
+		"another image hash": state(sum([]byte("other")), files, doc),
+		"another document":   state(sum([]byte(files)), files, other),
+		"not listed":         state(sum([]byte("x\n")), "x\n", doc),
+		"listed twice":       state(sum([]byte(line+line)), line+line, doc),
+		"listed and another": state(sum([]byte(line+sum(other)+"  "+measure.DocumentFile+"\n")), line+sum(other)+"  "+measure.DocumentFile+"\n", doc),
+		"no document":        state(sum([]byte(files)), files, nil),
+		"no measurement":     `{"os_image_hash":"` + sum([]byte(files)) + `","tdx_attestation_variant":"lite","cpu_count":2,"memory_size":2147483648}`,
+		"1 GiB":              strings.Replace(state(sum([]byte(files)), files, doc), "2147483648", "1073741824", 1),
+	} {
+		if _, err := measure.Expected(p, c, acpiEvents(acpiOf(2))); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	good := state(sum([]byte(files)), files, doc)
+	for name, events := range map[string]int{"no ACPI events": 0, "two": 2, "four": 4} {
+		if _, err := measure.Expected(p, good, append(acpiEvents(acpiOf(2)), acpiEvents(acpiOf(3))...)[:events]); err == nil {
+			t.Errorf("%s: accepted", name)
 		}
 	}
 }
