@@ -195,7 +195,7 @@ func down(ctx context.Context, dir string) error {
 	for {
 		if now, err := Running(dir); err != nil {
 			return err
-		} else if now != pid {
+		} else if now != pid && gone(pid) {
 			fmt.Printf("Stopped. Apps and keys stay in %s; make up continues.\n", dir)
 			return nil
 		}
@@ -205,6 +205,13 @@ func down(ctx context.Context, dir string) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// gone: the process executes nothing any more (one that only waits to be reaped has
+// no program). It gives up its state a moment before it ends.
+func gone(pid int) bool {
+	_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err != nil
 }
 
 func cleanCommand(cfg *Config) *cobra.Command {
