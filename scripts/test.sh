@@ -45,13 +45,10 @@ run "packages" -p 2 -timeout 20m $packages
 CGO_ENABLED=1 run "race" -race -p 2 -timeout 20m -run 'Race|Concurrent|Cluster' ./internal/... ./kms/... ./gateway/... ./vmm/... ./attest/...
 run "the cloud, whole" -p 1 -timeout 30m ./test/cloud ./test/e2e
 if [ "$mode" = long ]; then
-  step "fuzz, 60 s each"
-  for p in $(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do
-    for f in $(grep -ho '^func Fuzz[A-Za-z0-9_]*' "$p"/*_test.go | sed 's/func //'); do
-      echo "fuzz $p $f"
-      go test "./$p" -run '^$' -fuzz "^$f\$" -fuzztime 60s -fuzzminimizetime 10x || status=1
-    done
-  done
+  step "fuzz, 60 s each"; scripts/fuzz.sh 60 || status=1
+  run "every bit of accepted quotes" -timeout 1h -run TestEveryBit ./attest -everybit
+  run "four verifiers, millions of mutations" -timeout 6h ./test/differential -long
+  step "each refusal of the verifier switched off"; make --no-print-directory mutate-attest || status=1
 fi
 go run ./test/tally <"$log" || status=1
 exit $status

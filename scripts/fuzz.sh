@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Fuzzes every target in turn, two at a time on one core each:
+#   scripts/fuzz.sh SECONDS [DIRECTORY...]    (default: the whole repository)
+# Ends with the number of targets; the first finding's log is shown.
+set -eu -o pipefail
+cd "$(dirname "$0")/.."
+seconds=$1; shift
+logs=$(mktemp -d)
+one() { # one SECONDS LOGS PACKAGE TARGET
+  GOMAXPROCS=1 go test "./$3" -run '^$' -fuzz "^$4\$" -fuzztime "${1}s" -parallel 1 >"$2/${3//\//_}.$4" 2>&1 ||
+    { echo "FAIL fuzz $3 $4"; cat "$2/${3//\//_}.$4"; return 1; }
+}
+export -f one
+git grep -o '^func Fuzz[A-Za-z0-9_]*' -- "${@:-.}" | grep '_test\.go:' | sed -E 's|/[^/]*:func | |' | sort -u |
+  xargs -P 2 -L 1 bash -c 'one "$0" "$1" "$2" "$3"' "$seconds" "$logs"
+echo "fuzz: $(ls "$logs" | wc -l) targets, $seconds s each"
+rm -rf "$logs"
