@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"github.com/google/go-tdx-guest/verify"
@@ -81,14 +80,4 @@ func (p pool) goTDX(c sample) (v verdict) {
 		return verdict{why: err.Error()}
 	}
 	return verdict{ok: true}
-}
-
-// shape makes refusals comparable: values out, words in.
-func shape(why string) string {
-	why = regexp.MustCompile(`"[^"]*"`).ReplaceAllString(why, "S")
-	why = regexp.MustCompile(`\b(0x)?[0-9a-fA-F]*[0-9][0-9a-fA-F]*\b`).ReplaceAllString(why, "N")
-	if len(why) > 120 {
-		why = why[:120]
-	}
-	return why
 }
