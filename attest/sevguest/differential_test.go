@@ -134,7 +134,7 @@ func TestDifferential(t *testing.T) {
 // rounds of mutations; PHALA_LONG makes them many.
 func rounds() int {
 	if os.Getenv("PHALA_LONG") != "" {
-		return 200_000
+		return 12_000
 	}
 	return 900
 }

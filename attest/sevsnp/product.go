@@ -16,14 +16,15 @@ const (
 func Products() []string { return []string{Milan, Genoa, Turin} }
 
 // product is the line of the processor that made a report, from its CPUID family
-// and model; "" when the line is unknown. Bergamo and Siena count as Genoa.
+// and model; "" when the model is unknown. Bergamo and Siena (0xa0) count as Genoa, the
+// dense Turin (0x11) as Turin.
 func product(family, model uint8) string {
 	switch {
-	case family == 0x19 && model <= 0x0f:
+	case family == 0x19 && model == 0x01:
 		return Milan
-	case family == 0x19 && (model >= 0x10 && model <= 0x1f || model >= 0xa0 && model <= 0xaf):
+	case family == 0x19 && (model == 0x11 || model == 0xa0):
 		return Genoa
-	case family == 0x1a && model <= 0x1f:
+	case family == 0x1a && (model == 0x02 || model == 0x11):
 		return Turin
 	}
 	return ""
