@@ -139,7 +139,7 @@ func TestNoBusyLoopAtTheEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(58 * time.Minute)
-		if got := n.Load(); got > 4*40 {
+		if got := n.Load(); got > 4*15 {
 			t.Errorf("%d requests in an hour", got)
 		}
 		time.Sleep(5 * time.Minute)
