@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -240,6 +241,7 @@ func flood(t *testing.T, out *strings.Builder) {
 	}
 	fmt.Fprintf(out, "| TDX, %d distinct hosts, %d remembered | %s | %.0f |\n", *hosts, c.Hosts(), quantiles(times), float64(len(times))/busy.Seconds())
 	fmt.Fprintf(out, "\nHeap when the memory was full: %d KiB; after all %d hosts: %d KiB.\n", early>>10, *hosts, heap()>>10)
+	runtime.KeepAlive(c)
 }
 
 // quoteOf is a quote of one more machine, made in the cheapest way.
