@@ -69,11 +69,11 @@ func (p *part) encode() ([]byte, error) {
 
 // parsePart reads a file: exactly what encode writes.
 func parsePart(b []byte) (*part, error) {
-	line, rest, ok := bytes.Cut(b[:min(len(b), maxHead)], []byte{'\n'})
+	line, _, ok := bytes.Cut(b[:min(len(b), maxHead)], []byte{'\n'})
 	if !ok || len(b) > maxFile {
 		return nil, errors.New("no header line, or too long")
 	}
-	rest = b[len(line)+1 : len(b) : len(b)]
+	rest := b[len(line)+1 : len(b) : len(b)]
 	var h head
 	if err := json.Unmarshal(line, &h); err != nil {
 		return nil, err
