@@ -2,6 +2,8 @@ package attest_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -19,6 +21,7 @@ func vendorRefusals() []refusal {
 		{"19 foreign root", nil, func(s *scene) { s.policy.Roots[0].SPKI[0]++ }, false, []string{claim.RootAdmitted}},
 		{"19 simulated root called genuine", nil, func(s *scene) { s.policy.Roots[0].Platform = cvm.PlatformTDX }, false, []string{claim.RootAdmitted}},
 		{"19 simulated quote under Intel's root only", nil, func(s *scene) { s.policy.Roots = attest.IntelRoots() }, false, []string{claim.RootAdmitted}},
+		{"19 forged CA and processor under the admitted root", nil, forgedCA, false, []string{claim.PCKChain}},
 		{"19 collateral of another root", nil, func(s *scene) {
 			s.coll = s.foreign()
 		}, true, []string{claim.CRLFresh, claim.CollateralChain}},
@@ -155,6 +158,29 @@ func statementRefusals() []refusal {
 		{"29 no TDX module levels", tcb(`"tcbLevels":[{"tcb":{"isvsvn"`, `"tcbLevels":[],"others":[{"tcb":{"isvsvn"`), nil, true, parse},
 		{"29 status missing", tcb(`"tcbStatus":"UpToDate"`, `"other":"UpToDate"`), nil, true, match},
 	}
+}
+
+// forgedCA is the evidence of a vendor of the same names, whose root certificate is
+// replaced by the admitted one and whose CA signs its own revocation list.
+func forgedCA(s *scene) {
+	other, err := simtee.New(simtee.Config{Seed: bytes.Repeat([]byte{2}, 32), Clock: now})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	g, err := other.Boot(context.Background(), s.boot)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.ev, err = g.Evidence(context.Background(), s.ev.ReportData); err != nil {
+		s.t.Fatal(err)
+	}
+	q := bytes.Replace(s.ev.Quote, other.RootPEM(), s.hw.RootPEM(), 1)
+	grown := uint32(len(q) - len(s.ev.Quote)) //nolint:gosec // wraps on purpose when it shrinks
+	for _, f := range []int{sigData - 4, sigData + 130, pckData + 2} {
+		binary.LittleEndian.PutUint32(q[f:], binary.LittleEndian.Uint32(q[f:])+grown)
+	}
+	s.ev.Quote = q
+	s.coll.PCKCRL = s.foreign().PCKCRL
 }
 
 // minted is the vendor's collateral of another day.
