@@ -207,6 +207,12 @@ func TestTheCallerWins(t *testing.T) {
 	if r.Verified() {
 		t.Error("the file's collateral counted")
 	}
+	full := w.hw.Policy(w.ev.ReportData, claim.PhaseRunning)
+	r = ask(t, w.attestation(func(d map[string]any) { d["policy"] = map[string]any{} }), check.Options{Policy: &full, PolicyName: "mine"})
+	expect(t, r, check.Accepted, "simulated")
+	if r.Policy != "mine" {
+		t.Errorf("policy %q", r.Policy)
+	}
 	nobody := attest.Policy{}
 	r = ask(t, w.contract(func(d map[string]any) { d["policy"] = map[string]any{} }), check.Options{Policy: &nobody})
 	if r.Verified() {

@@ -161,3 +161,29 @@ func TestRecordedEvidence(t *testing.T) {
 	rep = ask(t, vector(t, "tdx_quote.bin"), check.Options{})
 	expect(t, rep, check.Rejected, "tdx", claim.CollateralParse)
 }
+
+// A vm_config that contradicts the registers is refused without a policy; one that
+// nothing can be computed from is only not judged.
+func TestRecordedImage(t *testing.T) {
+	in, err := check.Parse(vector(t, "tdx-lite-attestation.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		from, to string
+		want     claim.Verdict
+	}{
+		"as recorded":  {"", "", claim.Skipped},
+		"other memory": {"2147483648", "4294967296", claim.Failed},
+		"other kind":   {`"lite"`, `"none"`, claim.Skipped},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := in
+			in.Evidence.Config = strings.Replace(in.Evidence.Config, tc.from, tc.to, 1)
+			r, err := check.Run(in, check.Options{Now: now()})
+			if err != nil || status(r, claim.ImageMeasurement) != tc.want {
+				t.Errorf("%s, %v", status(r, claim.ImageMeasurement), err)
+			}
+		})
+	}
+}

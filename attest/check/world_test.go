@@ -36,16 +36,17 @@ type made struct {
 	faults simtee.Faults
 	boot   simtee.Boot
 	rd     [64]byte
+	quote  int // version; 0: 4
 }
 
 func newWorld(t testing.TB, m made) *world {
 	t.Helper()
-	hw, err := simtee.New(simtee.Config{Seed: bytes.Repeat([]byte{m.seed + 1}, 32), Clock: now, Faults: m.faults})
+	hw, err := simtee.New(simtee.Config{Seed: bytes.Repeat([]byte{m.seed + 1}, 32), Clock: now, Faults: m.faults, QuoteVersion: m.quote})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if m.boot.Name == "" {
-		m.boot = simtee.Boot{Name: "app", AppID: cvm.AppID{7}, ComposeHash: cvm.ComposeHash{8}, InstanceID: cvm.InstanceID{9}, Phase: claim.PhaseRunning, Attributes: m.boot.Attributes}
+		m.boot = simtee.Boot{Name: "app", AppID: cvm.AppID{7}, ComposeHash: cvm.ComposeHash{8}, InstanceID: cvm.InstanceID{9}, Phase: claim.PhaseRunning, Attributes: m.boot.Attributes, MRServiceTD: m.boot.MRServiceTD}
 	}
 	g, err := hw.Boot(context.Background(), m.boot)
 	if err != nil {
