@@ -55,6 +55,14 @@ test: ## everything that CI runs (starts and stops its own daemons)
 test-long: ## long fuzzing, all seeds, fault injection (an hour or so)
 	@./scripts/test.sh long
 
+.PHONY: bench
+bench: ## measure the verifier beside its peers: writes docs/performance.md (wants a quiet machine)
+	@$(GO) test ./test/bench/attest -v -timeout 60m -args -rounds 400 -hosts 100000 -write ../../../docs/performance.md
+
+.PHONY: mutate-attest
+mutate-attest: ## switch each check of the verifier off in turn: its tests must fail
+	@$(GO) run ./test/mutate
+
 .PHONY: test-postgres
 test-postgres: ## the cloud API on PostgreSQL (Debian's server, on a directory of its own)
 	@$(GO) test -count=1 -timeout 10m -run Postgres ./api/...
