@@ -299,6 +299,7 @@ func snpBindingRefusals() []snpRefusal {
 		{"5 version 6", nil, func(s *snpScene) { s.ev.Report[0] = 6 }, false, parse},
 		{"7 another signature algorithm", nil, func(s *snpScene) { s.ev.Report[0x34] = 2 }, false, parse},
 		{"12 a reserved byte", nil, func(s *snpScene) { s.ev.Report[0x4c] = 1 }, false, parse},
+		{"12 a stepping of more than four bits", nil, func(s *snpScene) { s.ev.Report[0x18a] |= 0x10 }, false, parse},
 		{"12 mitigation vectors in version 3", nil, func(s *snpScene) { s.ev.Report[0x1f8] = 1 }, false, parse},
 		{"12 a byte after the signature", nil, func(s *snpScene) { s.ev.Report[sevsnp.ReportSize-1] = 1 }, false, parse},
 		{"59 unknown key kind", nil, func(s *snpScene) { s.ev.Report[0x48] = 3 << 2 }, false, parse},

@@ -108,7 +108,7 @@ func ParseReport(b []byte) (*Report, error) {
 	scalar(&c, &r.R)
 	scalar(&c, &r.S)
 	c.zero(len(c.b))
-	if c.dirty {
+	if c.dirty || r.Stepping > 0xf { // CPUID has four bits for it
 		return nil, refuse("reserved bytes are set")
 	}
 	return r, nil
