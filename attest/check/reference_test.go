@@ -73,6 +73,7 @@ func TestReferenceReasons(t *testing.T) {
 	}{
 		"flipped":      {edit: func(d map[string]any) { d["quote"] = flip(d["quote"].(string), 250) }, reason: "Quote verification failed: quote.signature"},
 		"debug":        {m: debug, reason: "Quote verification failed: td.debug"},
+		"service TD":   {m: made{quote: 5, boot: simtee.Boot{MRServiceTD: cvm.Measurement{1}}}, reason: "Quote verification failed: td.mrservicetd"},
 		"revoked":      {m: made{faults: simtee.Faults{TCBStatus: "Revoked"}}, reason: "Quote verification failed: tcb.match"},
 		"out of date":  {m: made{faults: simtee.Faults{TCBStatus: "OutOfDate"}}, quote: true, image: true},
 		"a lost event": {edit: func(d map[string]any) { d["event_log"] = lessLast(t, d["event_log"].(string)) }, reason: "Quote verification failed: eventlog.replay"},
