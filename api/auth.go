@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
 
@@ -85,43 +84,10 @@ func who(ctx context.Context) store.Principal {
 	return p
 }
 
-const public = "public" // in an operation's metadata: no key needed
-
-// authenticate lets a request pass with a good key, or to a public operation.
-func (s *Server) authenticate(hc huma.Context, next func(huma.Context)) {
-	if hc.Operation().Metadata[public] == true {
-		next(hc)
-		return
-	}
-	key := hc.Header("X-API-Key")
-	if b, ok := strings.CutPrefix(hc.Header("Authorization"), "Bearer "); key == "" && ok {
-		key = strings.TrimSpace(b)
-	}
-	if key == "" {
-		deny(hc, http.StatusUnauthorized, "API key is missing: send it as X-API-Key (get one with phala login)")
-		return
-	}
-	p, err := s.store.ByKey(hc.Context(), sha256.Sum256([]byte(key)))
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		deny(hc, http.StatusUnauthorized, "this API key is not valid: it was revoked, or belongs to another cloud (phala login)")
-		return
-	case err != nil:
-		s.log.Error("reading a key", "err", err)
-		deny(hc, http.StatusInternalServerError, "internal error (see the cloud API's log)")
-		return
-	}
-	if w := hc.Header("X-Workspace-Id"); w != "" && w != p.WorkspaceSlug {
-		deny(hc, http.StatusForbidden, "this API key does not belong to that workspace")
-		return
-	}
-	next(huma.WithValue(hc, principalKey{}, p))
-}
-
-func deny(hc huma.Context, status int, message string) {
+func deny(hc huma.Context, status int, detail any) {
 	hc.SetHeader("Content-Type", "application/json")
 	hc.SetStatus(status)
-	_ = json.NewEncoder(hc.BodyWriter()).Encode(text(status, message))
+	_ = json.NewEncoder(hc.BodyWriter()).Encode(&apiError{status, detail})
 }
 
 // Versioned is the header that chooses between the shapes of an answer.

@@ -27,9 +27,9 @@ type reply[T any] struct {
 // op describes one operation.
 type op struct {
 	method, path, summary string
-	status                int  // of success; 200 when zero
-	public                bool // no key
-	as                    any  // documents the answer when the handler returns any
+	status                int // of success; 200 when zero
+	as                    any // documents the answer when the handler returns any
+	access
 }
 
 // register adds an operation under /api/v1. fn's answer is the body; nil bodies
@@ -38,14 +38,14 @@ func register[I, O any](s *Server, api huma.API, o op, fn func(context.Context, 
 	tag, _, _ := strings.Cut(strings.TrimPrefix(o.path, "/"), "/")
 	h := huma.Operation{
 		OperationID: operationID(o), Method: o.method, Path: cloudapi.Prefix + o.path, Summary: o.summary,
-		Tags: []string{tag}, DefaultStatus: o.status, MaxBodyBytes: maxRequest, Metadata: map[string]any{public: o.public},
+		Tags: []string{tag}, DefaultStatus: o.status, MaxBodyBytes: maxRequest,
 		Responses: map[string]*huma.Response{"default": {
 			Description: "Error",
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Error"}}},
 		}},
 	}
-	if !o.public {
-		h.Security = []map[string][]string{{"key": {}}}
+	if !s.guard(&h, o.access) {
+		return
 	}
 	status := http.StatusOK
 	if o.status != 0 {
@@ -135,59 +135,62 @@ func errorSchema(r huma.Registry) *huma.Schema {
 }
 
 func (s *Server) catalogueRoutes(api huma.API) {
-	register(s, api, op{method: "GET", path: "/auth/me", summary: "Who the key belongs to", as: cloudapi.CurrentUser{}}, s.me)
-	register(s, api, op{method: "GET", path: "/nodes", summary: "Nodes with room"}, s.availableNodes)
-	register(s, api, op{method: "GET", path: "/teepods/available", summary: "Nodes with room"}, s.availableNodes)
-	register(s, api, op{method: "GET", path: "/workspaces/{slug}/nodes", summary: "The workspace's nodes"}, s.workspaceNodes)
-	register(s, api, op{method: "GET", path: "/instance-types", summary: "Sizes and prices", public: true}, s.instanceTypes)
-	register(s, api, op{method: "GET", path: "/instance-types/{family}", summary: "Sizes of a family", public: true}, s.instanceFamily)
-	register(s, api, op{method: "GET", path: "/os-images", summary: "Guest images"}, s.osImages)
-	register(s, api, op{method: "GET", path: "/kms", summary: "Key management services"}, s.kmsList)
-	register(s, api, op{method: "GET", path: "/kms/{kms}", summary: "One KMS"}, s.kmsOne)
-	register(s, api, op{method: "GET", path: "/kms/{kms}/info", summary: "One KMS, inspected now"}, s.kmsInfo)
-	register(s, api, op{method: "GET", path: "/kms/{kms}/pubkey/{app_id}", summary: "An app's environment key, signed by the KMS"}, s.envKey)
-	register(s, api, op{method: "GET", path: "/kms/on-chain/{chain}", summary: "The chain and its contracts"}, s.onChain)
-	trust := op{method: "GET", path: "/trust-profile"}
-	huma.Register(api, huma.Operation{
+	register(s, api, op{method: "GET", path: "/auth/me", summary: "Who the key belongs to", access: reads("user"), as: cloudapi.CurrentUser{}}, s.me)
+	register(s, api, op{method: "GET", path: "/nodes", summary: "Nodes with room", access: reads("nodes")}, s.availableNodes)
+	register(s, api, op{method: "GET", path: "/teepods/available", summary: "Nodes with room", access: reads("nodes")}, s.availableNodes)
+	register(s, api, op{method: "GET", path: "/workspaces/{slug}/nodes", summary: "The workspace's nodes", access: reads("nodes")}, s.workspaceNodes)
+	register(s, api, op{method: "GET", path: "/instance-types", summary: "Sizes and prices", access: open()}, s.instanceTypes)
+	register(s, api, op{method: "GET", path: "/instance-types/{family}", summary: "Sizes of a family", access: open()}, s.instanceFamily)
+	register(s, api, op{method: "GET", path: "/os-images", summary: "Guest images", access: reads("nodes")}, s.osImages)
+	register(s, api, op{method: "GET", path: "/kms", summary: "Key management services", access: reads("nodes")}, s.kmsList)
+	register(s, api, op{method: "GET", path: "/kms/{kms}", summary: "One KMS", access: reads("nodes")}, s.kmsOne)
+	register(s, api, op{method: "GET", path: "/kms/{kms}/info", summary: "One KMS, inspected now", access: reads("nodes")}, s.kmsInfo)
+	register(s, api, op{method: "GET", path: "/kms/{kms}/pubkey/{app_id}", summary: "An app's environment key, signed by the KMS", access: reads("nodes")}, s.envKey)
+	register(s, api, op{method: "GET", path: "/kms/on-chain/{chain}", summary: "The chain and its contracts", access: reads("nodes")}, s.onChain)
+	trust := op{method: "GET", path: "/trust-profile", access: open()}
+	h := huma.Operation{
 		OperationID: operationID(trust), Method: trust.method, Path: cloudapi.Prefix + trust.path, Tags: []string{"trust-profile"},
-		Summary: "What a verifier pins, as the file that phala verify --trust reads (compare it with a copy from elsewhere)", Metadata: map[string]any{public: true},
+		Summary:   "What a verifier pins, as the file that phala verify --trust reads (compare it with a copy from elsewhere)",
 		Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{"text/plain": {}}}},
-	}, s.trustProfile)
+	}
+	if s.guard(&h, trust.access) {
+		huma.Register(api, h, s.trustProfile)
+	}
 }
 
 func (s *Server) cvmRoutes(api huma.API) {
-	register(s, api, op{method: "POST", path: "/cvms/provision", summary: "Prepare a CVM: exact app-compose and its hash"}, s.provision)
-	register(s, api, op{method: "POST", path: "/cvms", summary: "Create a prepared CVM"}, s.commit)
-	register(s, api, op{method: "GET", path: "/cvms", summary: "All CVMs", as: []cloudapi.CVMInfo{}}, s.listCVMs)
-	register(s, api, op{method: "GET", path: "/cvms/paginated", summary: "CVMs by page", as: cloudapi.Page[cloudapi.CVMInfo]{}}, s.pageCVMs)
-	register(s, api, op{method: "POST", path: "/status/batch", summary: "The status of several CVMs"}, s.statusBatch)
-	register(s, api, op{method: "GET", path: "/cvms/{id}", summary: "One CVM", as: cloudapi.CVMDetail{}}, s.getCVM)
-	register(s, api, op{method: "DELETE", path: "/cvms/{id}", summary: "Delete a CVM", status: 204}, s.deleteCVM)
+	register(s, api, op{method: "POST", path: "/cvms/provision", summary: "Prepare a CVM: exact app-compose and its hash", access: writes("cvms")}, s.provision)
+	register(s, api, op{method: "POST", path: "/cvms", summary: "Create a prepared CVM", access: writes("cvms")}, s.commit)
+	register(s, api, op{method: "GET", path: "/cvms", summary: "All CVMs", access: reads("cvms"), as: []cloudapi.CVMInfo{}}, s.listCVMs)
+	register(s, api, op{method: "GET", path: "/cvms/paginated", summary: "CVMs by page", access: reads("cvms"), as: cloudapi.Page[cloudapi.CVMInfo]{}}, s.pageCVMs)
+	register(s, api, op{method: "POST", path: "/status/batch", summary: "The status of several CVMs", access: reads("cvms")}, s.statusBatch)
+	register(s, api, op{method: "GET", path: "/cvms/{id}", summary: "One CVM", access: reads("cvms"), as: cloudapi.CVMDetail{}}, s.getCVM)
+	register(s, api, op{method: "DELETE", path: "/cvms/{id}", summary: "Delete a CVM", access: writes("cvms"), status: 204}, s.deleteCVM)
 	for _, verb := range []string{"start", "stop", "shutdown", "restart"} {
-		register(s, api, op{method: "POST", path: "/cvms/{id}/" + verb, summary: verb + " a CVM"}, s.power(verb))
+		register(s, api, op{method: "POST", path: "/cvms/{id}/" + verb, summary: verb + " a CVM", access: writes("cvms")}, s.power(verb))
 	}
-	register(s, api, op{method: "GET", path: "/cvms/{id}/compose_file", summary: "The app-compose", as: map[string]any{}}, s.getCompose)
-	register(s, api, op{method: "POST", path: "/cvms/{id}/compose_file/provision", summary: "Prepare a new app-compose"}, s.provisionCompose)
-	register(s, api, op{method: "PATCH", path: "/cvms/{id}/compose_file", summary: "Apply a prepared app-compose", status: 202}, s.updateCompose)
-	register(s, api, op{method: "PATCH", path: "/cvms/{id}/envs", summary: "Replace the environment", status: 202}, s.updateEnvs)
-	register(s, api, op{method: "GET", path: "/cvms/{id}/events", summary: "What happened to a CVM"}, s.events)
+	register(s, api, op{method: "GET", path: "/cvms/{id}/compose_file", summary: "The app-compose", access: reads("cvms"), as: map[string]any{}}, s.getCompose)
+	register(s, api, op{method: "POST", path: "/cvms/{id}/compose_file/provision", summary: "Prepare a new app-compose", access: writes("cvms")}, s.provisionCompose)
+	register(s, api, op{method: "PATCH", path: "/cvms/{id}/compose_file", summary: "Apply a prepared app-compose", access: writes("cvms"), status: 202}, s.updateCompose)
+	register(s, api, op{method: "PATCH", path: "/cvms/{id}/envs", summary: "Replace the environment", access: writes("cvms"), status: 202}, s.updateEnvs)
+	register(s, api, op{method: "GET", path: "/cvms/{id}/events", summary: "What happened to a CVM", access: reads("cvms")}, s.events)
 	s.stream(api, "/cvms/{id}/progress", "Events of a CVM as they happen, until it rests (SSE: event, done)", s.progress)
 	s.stream(api, "/cvms/{id}/state", "The state of a CVM; with target, a stream of states (SSE: state, complete, timeout, error)", s.state)
 }
 
 func (s *Server) guestRoutes(api huma.API) {
-	register(s, api, op{method: "GET", path: "/cvms/{id}/composition", summary: "The app's containers"}, s.composition)
-	register(s, api, op{method: "GET", path: "/cvms/{id}/containers", summary: "The app's containers"}, s.composition)
-	register(s, api, op{method: "GET", path: "/cvms/{id}/stats", summary: "The guest's system information"}, s.stats)
-	register(s, api, op{method: "GET", path: "/cvms/{id}/network", summary: "Where the app is reached"}, s.network)
-	register(s, api, op{method: "GET", path: "/cvms/{id}/attestation", summary: "The guest's evidence, summarized"}, s.attestation)
+	register(s, api, op{method: "GET", path: "/cvms/{id}/composition", summary: "The app's containers", access: reads("cvms")}, s.composition)
+	register(s, api, op{method: "GET", path: "/cvms/{id}/containers", summary: "The app's containers", access: reads("cvms")}, s.composition)
+	register(s, api, op{method: "GET", path: "/cvms/{id}/stats", summary: "The guest's system information", access: reads("cvms")}, s.stats)
+	register(s, api, op{method: "GET", path: "/cvms/{id}/network", summary: "Where the app is reached", access: reads("cvms")}, s.network)
+	register(s, api, op{method: "GET", path: "/cvms/{id}/attestation", summary: "The guest's evidence, summarized", access: reads("cvms")}, s.attestation)
 	s.stream(api, "/cvms/{id}/logs", "A container's log (text)", s.logs)
 	s.stream(api, "/cvms/{id}/serial-logs", "The guest's console (text)", s.serialLogs)
 }
 
 func (s *Server) appRoutes(api huma.API) {
-	register(s, api, op{method: "GET", path: "/apps", summary: "Apps by page"}, s.apps)
-	register(s, api, op{method: "GET", path: "/apps/{app_id}", summary: "One app"}, s.app)
-	register(s, api, op{method: "GET", path: "/apps/{app_id}/cvms", summary: "An app's CVMs", as: []cloudapi.CVMInfo{}}, s.appCVMs)
-	register(s, api, op{method: "GET", path: "/apps/{app_id}/revisions", summary: "What an app was told to run"}, s.revisions)
+	register(s, api, op{method: "GET", path: "/apps", summary: "Apps by page", access: reads("apps")}, s.apps)
+	register(s, api, op{method: "GET", path: "/apps/{app_id}", summary: "One app", access: reads("apps")}, s.app)
+	register(s, api, op{method: "GET", path: "/apps/{app_id}/cvms", summary: "An app's CVMs", access: reads("apps"), as: []cloudapi.CVMInfo{}}, s.appCVMs)
+	register(s, api, op{method: "GET", path: "/apps/{app_id}/revisions", summary: "What an app was told to run", access: reads("apps")}, s.revisions)
 }

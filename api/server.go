@@ -33,6 +33,8 @@ type Server struct {
 	now   func() time.Time
 
 	streams streams
+	guards  []Guarded
+	refused []error // operations that name no access
 }
 
 // New opens the database and the clients. Nothing runs and nothing is asked of
@@ -77,6 +79,9 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.mux = chi.NewMux()
 	s.api = s.routes(s.mux)
+	if err := errors.Join(s.refused...); err != nil {
+		return err
+	}
 	return s.firstKey(ctx)
 }
 

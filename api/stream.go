@@ -34,14 +34,17 @@ type streamInput struct {
 // (errors become error answers) and returns what writes.
 func (s *Server) stream(api huma.API, path, summary string, open func(context.Context, *streamInput) (func(huma.Context), error)) {
 	o := op{method: "GET", path: path, summary: summary}
-	huma.Register(api, huma.Operation{
+	h := huma.Operation{
 		OperationID: operationID(o), Method: o.method, Path: cloudapi.Prefix + path, Summary: summary, Tags: []string{"cvms"},
-		Security: []map[string][]string{{"key": {}}}, Metadata: map[string]any{},
 		Responses: map[string]*huma.Response{
 			"200":     {Description: "OK", Content: map[string]*huma.MediaType{"text/event-stream": {}, "text/plain": {}}},
 			"default": {Description: "Error", Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Error"}}}},
 		},
-	}, func(ctx context.Context, in *streamInput) (*huma.StreamResponse, error) {
+	}
+	if !s.guard(&h, reads("cvms")) {
+		return
+	}
+	huma.Register(api, h, func(ctx context.Context, in *streamInput) (*huma.StreamResponse, error) {
 		write, err := open(ctx, in)
 		if err != nil {
 			return nil, s.answer(ctx, err)

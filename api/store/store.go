@@ -30,12 +30,23 @@ type Principal struct {
 	UserID        int64
 	Username      string
 	Email         string
-	Role          string
+	Role          string // of the whole cloud: admin (who operates it) or user
 	WorkspaceID   int64
 	WorkspaceName string
 	WorkspaceSlug string
-	KeyID         int64
+	Member        Role  // in the workspace
+	KeyID         int64 // 0: a session
+	SessionID     int64 // 0: a key
+	Scopes        string
+	// DefaultVersion is the API version of a key's requests that name none.
+	DefaultVersion string
+	MustChange     bool // the password, before anything else
+	TOTP           bool // a second factor is set up
+	SteppedAt      time.Time
 }
+
+// Operator tells whether the caller runs this cloud.
+func (p Principal) Operator() bool { return p.Role == "admin" }
 
 // CVM is one confidential VM. Everything in it may be seen by the operator:
 // EncryptedEnv is ciphertext for the app.
@@ -229,18 +240,6 @@ func (c *Change) Op(generation int) *Operation {
 // Finish ends the operation.
 func (c *Change) Finish(o *Operation, state string) {
 	o.State, o.FinishedAt = state, c.At
-}
-
-// Accounts are users, workspaces and keys.
-type Accounts interface {
-	// Admin returns the first workspace's admin, created at the first call.
-	Admin(ctx context.Context) (Principal, error)
-	// AddKey stores the sha256 of a key.
-	AddKey(ctx context.Context, p Principal, name, prefix string, hash [32]byte) error
-	// ByKey finds who a key belongs to and notes its use; ErrNotFound for unknown or revoked.
-	ByKey(ctx context.Context, hash [32]byte) (Principal, error)
-	// AddWorkspace makes a workspace with one user.
-	AddWorkspace(ctx context.Context, name, username, email, role string) (Principal, error)
 }
 
 // CVMs are the machines and what happens to them.

@@ -10,10 +10,21 @@ import (
 	"github.com/confidential-cloud/phala/internal/sqldb"
 )
 
-const principal = `SELECT u.id, u.username, u.email, u.role, w.id, w.name, w.slug FROM users u JOIN workspaces w ON w.id = u.workspace_id`
+// principal reads users with the role in a workspace; both joins are inner: who is
+// no member (any more) is nobody.
+const (
+	principalColumns = `u.id, u.username, u.email, u.role, u.must_change, u.totp_on, w.id, w.name, w.slug, m.role`
+	principalJoins   = ` JOIN memberships m ON m.user_id = u.id AND m.workspace_id = w.id`
+	principal        = `SELECT ` + principalColumns + ` FROM users u JOIN workspaces w ON w.id = u.workspace_id` + principalJoins
+)
+
+func principalFields(p *store.Principal) []any {
+	return []any{&p.UserID, &p.Username, &p.Email, &p.Role, &p.MustChange, &p.TOTP, &p.WorkspaceID, &p.WorkspaceName, &p.WorkspaceSlug, &p.Member}
+}
 
 func scanPrincipal(row *sql.Row) (p store.Principal, err error) {
-	err = row.Scan(&p.UserID, &p.Username, &p.Email, &p.Role, &p.WorkspaceID, &p.WorkspaceName, &p.WorkspaceSlug)
+	err = row.Scan(principalFields(&p)...)
+	p.Scopes = store.AllScopes
 	return p, notFound(err)
 }
 
@@ -44,6 +55,10 @@ func (d *DB) AddWorkspace(ctx context.Context, name, username, email, role strin
 		if err != nil {
 			return fmt.Errorf("storing user: %w", err)
 		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO memberships (workspace_id, user_id, role, joined_at) VALUES (?, ?, ?, ?)`, ws, id, store.Owner, now)
+		if err != nil {
+			return fmt.Errorf("storing membership: %w", err)
+		}
 		p, err = scanPrincipal(tx.QueryRowContext(ctx, principal+` WHERE u.id = ?`, id))
 		return err
 	})
@@ -62,15 +77,17 @@ func (d *DB) AddKey(ctx context.Context, p store.Principal, name, prefix string,
 
 // ByKey finds who a key belongs to. Its use is noted at most once a minute.
 func (d *DB) ByKey(ctx context.Context, hash [32]byte) (p store.Principal, err error) {
-	var used int64
-	row := d.db.QueryRowContext(ctx, `SELECT u.id, u.username, u.email, u.role, w.id, w.name, w.slug, k.id, k.last_used_at
-		FROM api_keys k JOIN users u ON u.id = k.user_id JOIN workspaces w ON w.id = k.workspace_id
-		WHERE k.hash = ? AND k.revoked_at = 0`, hash[:])
-	err = row.Scan(&p.UserID, &p.Username, &p.Email, &p.Role, &p.WorkspaceID, &p.WorkspaceName, &p.WorkspaceSlug, &p.KeyID, &used)
+	var used, stepped int64
+	now := ms(d.now())
+	row := d.db.QueryRowContext(ctx, `SELECT `+principalColumns+`, k.id, k.last_used_at, k.scopes, k.default_version, k.stepped_at
+		FROM api_keys k JOIN users u ON u.id = k.user_id JOIN workspaces w ON w.id = k.workspace_id`+principalJoins+`
+		WHERE k.hash = ? AND k.revoked_at = 0 AND (k.expires_at = 0 OR k.expires_at > ?)`, hash[:], now)
+	err = row.Scan(append(principalFields(&p), &p.KeyID, &used, &p.Scopes, &p.DefaultVersion, &stepped)...)
 	if err != nil {
 		return store.Principal{}, notFound(err)
 	}
-	if now := ms(d.now()); now-used > 60_000 {
+	p.SteppedAt = at(stepped)
+	if now-used > 60_000 {
 		if _, err := d.db.ExecContext(ctx, `UPDATE api_keys SET last_used_at = ? WHERE id = ?`, now, p.KeyID); err != nil {
 			return store.Principal{}, fmt.Errorf("noting the use of a key: %w", err)
 		}
