@@ -43,7 +43,13 @@ run() { # run NAME PACKAGES...: go test -json into the tally
 packages=$(go list ./... | grep -v -e /test/cloud -e /test/e2e)
 run "packages" -p 2 -timeout 20m $packages
 CGO_ENABLED=1 run "race" -race -p 2 -timeout 20m -run 'Race|Concurrent|Cluster' ./internal/... ./kms/... ./gateway/... ./vmm/... ./attest/...
+# The cloud's tests mostly wait: the parsers of foreign evidence are fuzzed meanwhile.
+fuzzlog=$(mktemp)
+nice -n 15 scripts/fuzz.sh 5 attest ratls >"$fuzzlog" 2>&1 & fuzz=$!
 run "the cloud, whole" -p 1 -timeout 30m ./test/cloud ./test/e2e
+step "fuzz of the evidence parsers, 5 s each (ran beside the cloud)"
+wait $fuzz || status=1
+cat "$fuzzlog"
 if [ "$mode" = long ]; then
   step "fuzz, 60 s each"; scripts/fuzz.sh 60 || status=1
   run "every bit of accepted quotes" -timeout 1h -run TestEveryBit ./attest -everybit
