@@ -105,8 +105,18 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 
 // Stream is Do for answers that are read as they come. Close the body.
 func (c *Client) Stream(ctx context.Context, method, path string, body any) (io.ReadCloser, error) {
-	var rd io.Reader
-	if body != nil {
+	res, err := c.Call(ctx, method, path, nil, body)
+	if err != nil {
+		return nil, err
+	}
+	return res.Body, nil
+}
+
+// Call is Stream with the request's headers (which win over the usual ones) and the
+// whole answer. A body that is an io.Reader is sent as it is. Close the answer's body.
+func (c *Client) Call(ctx context.Context, method, path string, header http.Header, body any) (*http.Response, error) {
+	rd, raw := body.(io.Reader)
+	if body != nil && !raw {
 		b, err := json.Marshal(body)
 		if err != nil {
 			return nil, fmt.Errorf("encoding request: %w", err)
@@ -124,6 +134,9 @@ func (c *Client) Stream(ctx context.Context, method, path string, body any) (io.
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	for k, v := range header {
+		r.Header[http.CanonicalHeaderKey(k)] = v
+	}
 	h := c.HTTP
 	if h == nil {
 		h = http.DefaultClient
@@ -134,7 +147,7 @@ func (c *Client) Stream(ctx context.Context, method, path string, body any) (io.
 			WithReason("api-unreachable").WithFix("is the cloud running? Try: phala status")
 	}
 	if res.StatusCode < 300 {
-		return res.Body, nil
+		return res, nil
 	}
 	defer res.Body.Close()
 	b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
