@@ -46,6 +46,9 @@ func (m *VMM) handler() http.Handler {
 	r.Put("/v1/vms/{id}/resources", rpc.Handle(func(r *http.Request, x vmmapi.Resources) (vmmapi.VM, error) {
 		return m.putResources(r.Context(), id(r), x)
 	}))
+	r.Put("/v1/vms/{id}/image", rpc.Handle(func(r *http.Request, x vmmapi.ImageChoice) (vmmapi.VM, error) {
+		return m.putImage(r.Context(), id(r), x.Image)
+	}))
 	for name, fn := range map[string]func(context.Context, string) (vmmapi.VM, error){"start": m.start, "stop": m.stopVM, "restart": m.restart} {
 		r.Post("/v1/vms/{id}/"+name, rpc.Handle(func(r *http.Request, _ none) (vmmapi.VM, error) { return fn(r.Context(), id(r)) }))
 	}

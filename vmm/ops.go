@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
@@ -92,6 +93,20 @@ func (m *VMM) putResources(ctx context.Context, id string, res vmmapi.Resources)
 			return err
 		}
 		v.changeLocked("resized", "the size changed; it takes effect at the next start", func(r *record) { r.VM.Spec.Resources = res })
+		return nil
+	})
+}
+
+// putImage chooses another guest image; the present one keeps running until then.
+func (m *VMM) putImage(ctx context.Context, id, name string) (vmmapi.VM, error) {
+	if !image.ValidName(name) {
+		return vmmapi.VM{}, joinInvalid([]error{cvm.Errorf(cvm.Invalid, "image %q: not an image name", name)})
+	}
+	if _, err := m.image(name); err != nil {
+		return vmmapi.VM{}, err
+	}
+	return m.edit(ctx, id, func(v *vm) error {
+		v.changeLocked("image", "the guest image changed; it takes effect at the next start", func(r *record) { r.VM.Spec.Image = name })
 		return nil
 	})
 }

@@ -277,6 +277,26 @@ func TestPutIsIdempotent(t *testing.T) {
 	}
 }
 
+func TestPutImage(t *testing.T) {
+	n := newNode(t, dry.New(dry.Config{}), nil)
+	ctx := t.Context()
+	n.must(n.c.Put(ctx, spec()))
+	if v := n.must(n.c.PutImage(ctx, vmID, "phala-2")); v.Spec.Image != "phala-2" || v.Boots != 0 {
+		t.Fatalf("%+v", v)
+	}
+	for _, bad := range []string{"", "../phala-2", "a/b"} {
+		if _, err := n.c.PutImage(ctx, vmID, bad); cvm.CodeOf(err) != cvm.Invalid {
+			t.Errorf("image %q: %v", bad, err)
+		}
+	}
+	if v := n.must(n.c.Get(ctx, vmID)); v.Spec.Image != "phala-2" {
+		t.Errorf("a refused change changed the image: %q", v.Spec.Image)
+	}
+	if _, err := n.c.PutImage(ctx, "0b7d5f86-6c55-4b6a-9d0a-7a8f54c6d009", "x"); cvm.CodeOf(err) != cvm.NotFound {
+		t.Errorf("an unknown VM: %v", err)
+	}
+}
+
 func TestInvalidSpecs(t *testing.T) {
 	n := newNode(t, dry.New(dry.Config{}), nil)
 	for want, edit := range map[string]func(*vmmapi.Spec){

@@ -62,6 +62,11 @@ func (c *Client) PutResources(ctx context.Context, id string, r Resources) (v VM
 	return v, c.rpc.Call(ctx, http.MethodPut, vmPath(id, "/resources"), r, &v)
 }
 
+// PutImage chooses another guest image of the node; it takes effect at the next start.
+func (c *Client) PutImage(ctx context.Context, id, image string) (v VM, err error) {
+	return v, c.rpc.Call(ctx, http.MethodPut, vmPath(id, "/image"), ImageChoice{Image: image}, &v)
+}
+
 // Start asks for a running VM and returns at once.
 func (c *Client) Start(ctx context.Context, id string) (VM, error) { return c.op(ctx, id, "/start") }
 

@@ -17,6 +17,7 @@ import (
 //	GET    /v1/vms/{id}                 -> VM
 //	PUT    /v1/vms/{id}/app             App -> VM      new compose / env; takes effect at the next start
 //	PUT    /v1/vms/{id}/resources       Resources -> VM
+//	PUT    /v1/vms/{id}/image           ImageChoice -> VM   takes effect at the next start
 //	POST   /v1/vms/{id}/start|stop|restart   -> VM     returns at once; watch State
 //	DELETE /v1/vms/{id}?volumes=keep|delete  -> {}
 //	GET    /v1/vms/{id}/events          -> []Event
@@ -67,6 +68,11 @@ type Image struct {
 	Hash    cvm.ImageHash `json:"hash"`
 	Version string        `json:"version"`
 	IsDev   bool          `json:"is_dev"`
+}
+
+// ImageChoice names another guest image for a VM.
+type ImageChoice struct {
+	Image string `json:"image"`
 }
 
 // Spec defines a VM. ID is chosen by the caller (uuid) so that creating is idempotent.
