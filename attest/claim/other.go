@@ -58,7 +58,9 @@ const (
 func other(variant string) []About {
 	switch variant {
 	case VariantNitroEnclave:
-		return nitro(About{Name: DocumentDebug, Title: "The enclave cannot be debugged by its parent", Fix: "run the enclave without --debug-mode: a debug enclave has zeros for PCR0"})
+		return nitro(
+			About{Name: DocumentDebug, Title: "The enclave cannot be debugged by its parent", Fix: "run the enclave without --debug-mode: a debug enclave has zeros for PCR0"},
+			About{Name: PhaseCheck, Title: "The boot has come as far as it must", Fix: "an enclave cannot prove a phase: only a policy that admits \"unproven\" accepts it"})
 	case VariantNitroTPM:
 		return nitro(launchLog()...)
 	case VariantTPM:

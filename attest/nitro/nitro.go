@@ -52,7 +52,7 @@ type Endorsements struct {
 // Policy is what a relying party admits. The zero Policy accepts nothing.
 type Policy struct {
 	Variant           string          // claim.VariantNitroEnclave or claim.VariantNitroTPM
-	Roots             [][32]byte      // sha256 of an admitted root certificate, DER
+	Roots             [][32]byte      // sha256 of an admitted root's SubjectPublicKeyInfo
 	WithoutRevocation bool            // no revocation lists are asked for
 	MaxAge            time.Duration   // of the document; 0 refuses
 	Nonce             []byte          // what the document must carry
@@ -60,14 +60,18 @@ type Policy struct {
 	AnyUserData       bool            // the caller judges Claims.UserData
 	PublicKey         []byte          // likewise; nil: it must carry none, unless AnyPublicKey
 	AnyPublicKey      bool            // the caller judges Claims.PublicKey
-	Images            []cvm.ImageHash // admitted images, see Claims.Image
-	Phases            []claim.Phase   // NitroTPM: admitted phases of the launch log
+	// ReportData, when not nil, takes the place of Nonce and UserData: one of the two
+	// members must be it, and the other absent, empty or the same.
+	ReportData []byte
+	Images     []cvm.ImageHash // admitted images, see Claims.Image
+	AnyImage   bool            // the caller judges Claims.Image
+	Phases     []claim.Phase   // admitted phases of the launch log; an enclave has none: claim.PhaseUnproven
 }
 
 // Claims is what a verified document says.
 type Claims struct {
 	Variant   string                  `json:"tee_variant"`
-	Root      [32]byte                `json:"root"` // sha256 of the root certificate
+	RootSPKI  [32]byte                `json:"root_spki"`
 	ModuleID  string                  `json:"module_id"`
 	DeviceID  cvm.DeviceID            `json:"device_id"` // sha256 of the instance's id
 	Time      time.Time               `json:"time"`
@@ -80,12 +84,12 @@ type Claims struct {
 	Expires   time.Time               `json:"expires"`
 }
 
-// AWSRoot is the sha256 of the certificate "aws.nitro-enclaves", AWS's root G1,
-// valid to 2049-10-28: the fingerprint that AWS publishes.
+// AWSRoot is the sha256 of the key of "aws.nitro-enclaves", AWS's root G1, valid to
+// 2049-10-28. The certificate has the fingerprint that AWS publishes, 641a0321...bb5b.
 func AWSRoot() [32]byte {
 	return [32]byte{
-		0x64, 0x1a, 0x03, 0x21, 0xa3, 0xe2, 0x44, 0xef, 0xe4, 0x56, 0x46, 0x31, 0x95, 0xd6, 0x06, 0x31,
-		0x7e, 0xd7, 0xcd, 0xcc, 0x3c, 0x17, 0x56, 0xe0, 0x98, 0x93, 0xf3, 0xc6, 0x8f, 0x79, 0xbb, 0x5b,
+		0xf2, 0xca, 0xf5, 0xec, 0xc6, 0x19, 0x0b, 0x4a, 0x83, 0x99, 0xb7, 0x8b, 0xc5, 0x8a, 0x2b, 0xbc,
+		0xd0, 0x38, 0x23, 0x75, 0xdb, 0x8a, 0x1b, 0xfd, 0x78, 0xa8, 0x27, 0x43, 0x87, 0x4f, 0xd2, 0x25,
 	}
 }
 
@@ -95,13 +99,26 @@ func Verify(ev Evidence, e Endorsements, p Policy, at time.Time) (Claims, []clai
 	if p.Variant != claim.VariantNitroEnclave && p.Variant != claim.VariantNitroTPM {
 		return Claims{}, nil, cvm.Errorf(cvm.Invalid, "the policy names variant %q, want %s or %s", p.Variant, claim.VariantNitroEnclave, claim.VariantNitroTPM)
 	}
-	v := &verifier{ev: ev, e: e, p: p, at: at, rec: &claim.Recorder{Variant: p.Variant}}
-	v.verify()
-	checks := v.rec.Checks()
+	rec := &claim.Recorder{Variant: p.Variant}
+	out := Record(ev, e, p, at, rec)
+	checks := rec.Checks()
 	if !claim.OK(checks) {
-		return Claims{}, checks, &claim.Rejection{Checks: checks, Genuine: v.rec.Passed(claim.DocumentParse, claim.DocumentChain, claim.RootAdmitted, claim.DocumentSignature)}
+		return Claims{}, checks, &claim.Rejection{Checks: checks, Genuine: rec.Passed(Genuine()...)}
 	}
-	return v.out, checks, nil
+	return out, checks, nil
+}
+
+// Record is Verify into a list of checks that its caller began and judges. The
+// claims are as far as the checks came.
+func Record(ev Evidence, e Endorsements, p Policy, at time.Time, rec *claim.Recorder) Claims {
+	v := &verifier{ev: ev, e: e, p: p, at: at, rec: rec}
+	v.verify()
+	return v.out
+}
+
+// Genuine names the checks that say that an admitted root's hypervisor made a document.
+func Genuine() []string {
+	return []string{claim.DocumentParse, claim.DocumentChain, claim.RootAdmitted, claim.DocumentSignature}
 }
 
 type verifier struct {
@@ -136,6 +153,8 @@ func (v *verifier) verify() {
 	v.image()
 	if d.TPM {
 		v.launch()
+	} else {
+		v.phase(claim.PhaseUnproven)
 	}
 }
 
@@ -172,11 +191,11 @@ func (v *verifier) chain() []*x509.Certificate {
 			v.out.Expires = c.NotAfter
 		}
 	}
-	v.out.Root = sha256.Sum256(chain[len(chain)-1].Raw)
-	if slices.Contains(v.p.Roots, v.out.Root) {
-		v.rec.Pass(claim.RootAdmitted, short(v.out.Root[:]))
+	v.out.RootSPKI = collateral.SPKIHash(chain[len(chain)-1])
+	if slices.Contains(v.p.Roots, v.out.RootSPKI) {
+		v.rec.Pass(claim.RootAdmitted, short(v.out.RootSPKI[:]))
 	} else {
-		v.rec.Fail(claim.RootAdmitted, "an admitted root", short(v.out.Root[:]), "the document's root is not admitted")
+		v.rec.Fail(claim.RootAdmitted, "an admitted root", short(v.out.RootSPKI[:]), "the document's root is not admitted")
 	}
 	if v.p.WithoutRevocation {
 		v.rec.Pass(claim.CRLRevoked, "not asked for by the policy")
@@ -224,7 +243,10 @@ func (v *verifier) fresh(leaf *x509.Certificate) {
 }
 
 func (v *verifier) binding() {
+	data := []member{{"public key", v.p.PublicKey, v.d.PublicKey, v.p.AnyPublicKey}}
 	switch {
+	case v.p.ReportData != nil:
+		v.reportData()
 	case len(v.p.Nonce) == 0:
 		v.rec.Fail(claim.DocumentNonce, "", "", "the policy names no nonce")
 	case !bytes.Equal(v.p.Nonce, v.d.Nonce):
@@ -232,16 +254,40 @@ func (v *verifier) binding() {
 	default:
 		v.rec.Pass(claim.DocumentNonce, "")
 	}
-	for _, x := range []struct {
-		what      string
-		want, got []byte
-		any       bool
-	}{{"public key", v.p.PublicKey, v.d.PublicKey, v.p.AnyPublicKey}, {"user data", v.p.UserData, v.d.UserData, v.p.AnyUserData}} {
+	if v.p.ReportData == nil {
+		data = append(data, member{"user data", v.p.UserData, v.d.UserData, v.p.AnyUserData})
+	}
+	for _, x := range data {
 		if !x.any && !bytes.Equal(x.want, x.got) {
 			v.rec.Fail(claim.DocumentBinding, short(x.want), short(x.got), "another "+x.what)
 		}
 	}
 	v.rec.Pass(claim.DocumentBinding, "")
+}
+
+// member is one that the requester chose, and what it must be.
+type member struct {
+	what      string
+	want, got []byte
+	any       bool
+}
+
+// reportData wants one value in the document, so that it answers one request only.
+func (v *verifier) reportData() {
+	want, found := v.p.ReportData, false
+	for _, got := range [][]byte{v.d.UserData, v.d.Nonce} {
+		switch {
+		case len(want) != 0 && bytes.Equal(got, want):
+			found = true
+		case len(got) != 0:
+			v.rec.Fail(claim.DocumentNonce, short(want), short(got), "the document was not made for this request")
+		}
+	}
+	if !found {
+		v.rec.Fail(claim.DocumentNonce, short(want), "none", "the document answers no request")
+		return
+	}
+	v.rec.Pass(claim.DocumentNonce, "")
 }
 
 // image reads what was started: an enclave's image, kernel and applications (PCR0,
@@ -268,7 +314,7 @@ func (v *verifier) image() {
 			v.rec.Pass(claim.DocumentDebug, "")
 		}
 	}
-	if !slices.Contains(v.p.Images, v.out.Image) {
+	if !v.p.AnyImage && !slices.Contains(v.p.Images, v.out.Image) {
 		v.rec.Fail(claim.DocumentImage, "an admitted image", v.out.Image.String(), "the policy does not admit this image")
 		return
 	}
@@ -297,12 +343,16 @@ func (v *verifier) launch() {
 	if !v.rec.Try(claim.EventlogIdentity, err) {
 		return
 	}
-	if !slices.Contains(v.p.Phases, l.Phase) {
-		v.rec.Fail(claim.PhaseCheck, fmt.Sprintf("one of %q", v.p.Phases), string(l.Phase), "the policy does not admit this phase of the boot")
+	v.phase(l.Phase)
+	v.out.Launch = &l
+}
+
+func (v *verifier) phase(is claim.Phase) {
+	if !slices.Contains(v.p.Phases, is) {
+		v.rec.Fail(claim.PhaseCheck, fmt.Sprintf("one of %q", v.p.Phases), string(is), "the policy does not admit this phase of the boot")
 		return
 	}
-	v.rec.Pass(claim.PhaseCheck, string(l.Phase))
-	v.out.Launch = &l
+	v.rec.Pass(claim.PhaseCheck, string(is))
 }
 
 func short(b []byte) string {

@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"os"
@@ -52,7 +53,7 @@ func newScene(t testing.TB, tpm bool, edit func(*simdev.Nitro)) *scene {
 	}
 	hw.Document.Nonce, hw.Document.PublicKey, hw.Document.UserData = []byte("nonce"), []byte("key"), []byte{}
 	which, s := []int{0, 1, 2}, &scene{hw: hw, at: at}
-	s.p.Variant = claim.VariantNitroEnclave
+	s.p.Variant, s.p.Phases = claim.VariantNitroEnclave, []claim.Phase{claim.PhaseUnproven}
 	if tpm {
 		which, s.p.Variant, s.p.Phases, s.ev.Events = []int{4, 7, 12}, claim.VariantNitroTPM, []claim.Phase{claim.PhaseRelease}, events()
 		if hw.Document.PCRs[14], err = eventlog.ReplayBank(events(), crypto.SHA384); err != nil {
@@ -66,8 +67,7 @@ func newScene(t testing.TB, tpm bool, edit func(*simdev.Nitro)) *scene {
 	if edit != nil {
 		edit(hw)
 	}
-	root := hw.PKI.Certs[len(hw.PKI.Certs)-1]
-	s.p.Roots, s.p.MaxAge = [][32]byte{sha256.Sum256(root.Raw)}, time.Minute
+	s.p.Roots, s.p.MaxAge = [][32]byte{hw.PKI.Root()}, time.Minute
 	s.p.Nonce, s.p.PublicKey, s.p.UserData = []byte("nonce"), []byte("key"), []byte{}
 	s.p.Images = []cvm.ImageHash{sha256.Sum256(image)}
 	if s.ends.CRLs, err = hw.PKI.CRLs(at); err != nil {
@@ -122,7 +122,7 @@ func TestNegative60(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	otherRoot := sha256.Sum256(other.PKI.Certs[3].Raw)
+	otherRoot := other.PKI.Root()
 	for name, tc := range map[string]struct {
 		check string
 		tpm   bool
@@ -169,6 +169,8 @@ func TestNegative60(t *testing.T) {
 		"another signer":          {claim.DocumentSignature, false, func(n *simdev.Nitro) { n.PKI.Keys[0] = other.PKI.Keys[0] }, nil},
 		"an enclave as TPM":       {claim.DocumentParse, false, nil, func(s *scene) { s.p.Variant = claim.VariantNitroTPM }},
 		"a TPM as enclave":        {claim.DocumentParse, true, nil, func(s *scene) { s.p.Variant = claim.VariantNitroEnclave }},
+		"no phase":                {claim.PhaseCheck, false, nil, func(s *scene) { s.p.Phases = nil }},
+		"a phase not provable":    {claim.PhaseCheck, false, nil, func(s *scene) { s.p.Phases = []claim.Phase{claim.PhaseRelease, claim.PhaseRunning} }},
 		"TPM: no phase":           {claim.PhaseCheck, true, nil, func(s *scene) { s.p.Phases = nil }},
 		"TPM: no log":             {claim.EventlogReplay, true, nil, func(s *scene) { s.ev.Events = nil }},
 		"TPM: another log":        {claim.EventlogReplay, true, nil, func(s *scene) { s.ev.Events[2].Payload = bytes.Repeat([]byte{1}, 32) }},
@@ -188,6 +190,36 @@ func TestNegative60(t *testing.T) {
 	s.p.Variant = ""
 	if _, _, err := nitro.Verify(s.ev, s.ends, s.p, at); cvm.CodeOf(err) != cvm.Invalid {
 		t.Errorf("no variant: %v", err)
+	}
+}
+
+// With ReportData one value stands in the document, wherever it stands.
+func TestReportData(t *testing.T) {
+	data := bytes.Repeat([]byte{7}, 64)
+	for name, tc := range map[string]struct {
+		user, nonce []byte
+		want        []string
+	}{
+		"user data":         {data, nil, nil},
+		"nonce":             {nil, data, nil},
+		"both":              {data, data, nil},
+		"beside an empty":   {data, []byte{}, nil},
+		"another user data": {bytes.Repeat([]byte{8}, 64), nil, []string{claim.DocumentNonce}},
+		"and another nonce": {data, []byte("x"), []string{claim.DocumentNonce}},
+		"and another data":  {[]byte("x"), data, []string{claim.DocumentNonce}},
+		"shorter":           {data[:63], nil, []string{claim.DocumentNonce}},
+		"none":              {nil, nil, []string{claim.DocumentNonce}},
+	} {
+		s := newScene(t, false, func(n *simdev.Nitro) { n.Document.UserData, n.Document.Nonce = tc.user, tc.nonce })
+		s.p.ReportData, s.p.Nonce, s.p.UserData = data, nil, nil
+		if _, err := s.verify(); !slices.Equal(failed(err), tc.want) {
+			t.Errorf("%s: failed %v, want %v", name, failed(err), tc.want)
+		}
+	}
+	s := newScene(t, false, func(n *simdev.Nitro) { n.Document.UserData, n.Document.Nonce = nil, nil })
+	s.p.ReportData = []byte{}
+	if _, err := s.verify(); !slices.Equal(failed(err), []string{claim.DocumentNonce}) {
+		t.Errorf("empty report data: %v", err)
 	}
 }
 
@@ -304,7 +336,7 @@ func TestAgreesWithLibrary(t *testing.T) {
 	}
 }
 
-// AWS's published root has the pinned fingerprint. Its file is named by
+// AWS's root has the published fingerprint and the pinned key. Its file is named by
 // PHALA_AWS_ROOT (PEM), else the test is skipped: nothing here carries it.
 func TestAWSRoot(t *testing.T) {
 	b, err := os.ReadFile(os.Getenv("PHALA_AWS_ROOT"))
@@ -313,7 +345,8 @@ func TestAWSRoot(t *testing.T) {
 	}
 	block, _ := pem.Decode(b)
 	c, err := x509.ParseCertificate(block.Bytes)
-	if err != nil || sha256.Sum256(c.Raw) != nitro.AWSRoot() || c.CheckSignatureFrom(c) != nil || c.Subject.CommonName != "aws.nitro-enclaves" {
+	published, _ := hex.DecodeString("641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b")
+	if err != nil || sha256.Sum256(c.Raw) != [32]byte(published) || sha256.Sum256(c.RawSubjectPublicKeyInfo) != nitro.AWSRoot() || c.CheckSignatureFrom(c) != nil || c.Subject.CommonName != "aws.nitro-enclaves" {
 		t.Fatal(err, c.Subject)
 	}
 }
