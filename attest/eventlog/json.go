@@ -75,21 +75,32 @@ func (e Event) Validate() error {
 	return nil
 }
 
-// ParseJSON reads the JSON array of quote APIs.
+// ParseJSON reads the JSON array of quote APIs. It stops at the first entry over
+// MaxEvents: an entry can be written in three bytes, and takes a hundred in memory.
 func ParseJSON(b []byte) ([]Event, error) {
 	if len(b) > maxJSON {
 		return nil, cvm.Errorf(cvm.Invalid, "event log: %d bytes, at most %d", len(b), maxJSON)
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, cvm.Errorf(cvm.Invalid, "event log: not a JSON array")
+	}
 	var out []Event
-	if err := d.Decode(&out); err != nil {
+	for d.More() {
+		if len(out) == MaxEvents {
+			return nil, cvm.Errorf(cvm.Invalid, "event log: over %d events, at most %d", len(out), MaxEvents)
+		}
+		var e Event
+		if err := d.Decode(&e); err != nil {
+			return nil, cvm.Errorf(cvm.Invalid, "event log: %w", err)
+		}
+		out = append(out, e)
+	}
+	if _, err := d.Token(); err != nil { // the end of the array
 		return nil, cvm.Errorf(cvm.Invalid, "event log: %w", err)
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return nil, cvm.Errorf(cvm.Invalid, "event log: data after the array")
-	}
-	if len(out) > MaxEvents {
-		return nil, cvm.Errorf(cvm.Invalid, "event log: %d events, at most %d", len(out), MaxEvents)
 	}
 	return out, nil
 }
