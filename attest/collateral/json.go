@@ -6,7 +6,12 @@ import (
 	"fmt"
 )
 
-const maxDepth = 16
+const (
+	maxDepth = 16
+	// maxKeys bounds one object: a member is written in five bytes and takes hundreds
+	// in memory. The largest here are floors, of about 8000 members.
+	maxKeys = 1 << 14
+)
 
 // member is a member of the outermost object: its value in the exact bytes.
 type member struct {
@@ -16,7 +21,8 @@ type member struct {
 
 // checkKeys refuses a document in which lenient readers could see different things:
 // keys of one object are printable ASCII without escapes and differ in more than
-// case; objects and lists nest at most 16 deep; nothing follows the value.
+// case; objects have at most 16,384 members; objects and lists nest at most 16 deep;
+// nothing follows the value.
 func checkKeys(b []byte) error {
 	_, err := members(b)
 	return err
@@ -31,12 +37,7 @@ func members(b []byte) ([]member, error) {
 		return nil, fmt.Errorf("not one JSON value")
 	}
 	s := &scanner{b: b}
-	s.space()
-	outer := s.b[s.i] == '{'
 	err := s.value(0)
-	if !outer {
-		s.top = nil
-	}
 	return s.top, err
 }
 
@@ -100,7 +101,7 @@ func (s *scanner) container(depth int) error {
 		if err := s.value(depth + 1); err != nil {
 			return err
 		}
-		if depth == 0 {
+		if object && depth == 0 {
 			s.top = append(s.top, member{string(key), s.b[from:s.i]})
 		}
 	}
@@ -149,6 +150,9 @@ func (k *keySet) add(key []byte) error {
 		for _, old := range k.few {
 			k.many[string(bytes.ToLower(old))] = true
 		}
+	}
+	if len(k.many) == maxKeys {
+		return fmt.Errorf("more than %d keys in one object", maxKeys)
 	}
 	f := string(bytes.ToLower(key))
 	if k.many[f] {

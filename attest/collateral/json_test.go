@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -97,18 +98,29 @@ func FuzzStrictKeys(f *testing.F) {
 	})
 }
 
-// A document of many keys costs no square of them.
+// A stranger's document of many keys costs no square of them, and no more memory
+// than the keys that an object may have; a list of as many values costs none.
 func TestManyKeys(t *testing.T) {
-	var b strings.Builder
-	b.WriteString("{")
-	for i := range 200_000 {
-		if i > 0 {
-			b.WriteString(",")
+	object := func(n int) []byte {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(`,"k` + strconv.Itoa(i) + `":1`)
 		}
-		b.WriteString(`"` + "k" + strconv.Itoa(i) + `":1`)
+		return []byte("{" + b.String()[1:] + "}")
 	}
-	b.WriteString("}")
-	if err := collateral.StrictKeys([]byte(b.String())); err != nil {
-		t.Fatal(err)
+	if err := collateral.StrictKeys(object(1 << 14)); err != nil {
+		t.Error(err)
+	}
+	if err := collateral.StrictKeys(object(1<<14 + 1)); err == nil {
+		t.Error("16,385 keys pass")
+	}
+	for name, doc := range map[string][]byte{"object": object(500_000), "list": []byte("[" + strings.Repeat("1,", 2<<20) + "1]")} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_ = collateral.StrictKeys(doc)
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
+			t.Errorf("%s: %d bytes were allocated for %d", name, n, len(doc))
+		}
 	}
 }
