@@ -37,6 +37,8 @@ func (v *Verifier) Verify(ev Evidence, c collateral.Set, p Policy, at time.Time)
 		return verifyTDX(ev, c, p, at, v.tdx)
 	case cvm.VariantSNP:
 		return verifySNP(ev, c, p, at, v.snp)
+	case claim.VariantNitroEnclave, claim.VariantNitroTPM:
+		return verifyNitro(ev, c, p, at)
 	}
 	rec := &claim.Recorder{}
 	rec.Fail(claim.QuoteParse, "", ev.Variant, "this kind of TEE is not verified here")

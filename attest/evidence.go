@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/sha512"
 
+	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/eventlog"
+	"github.com/confidential-cloud/phala/attest/nitro"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
@@ -29,11 +31,12 @@ const (
 
 // Evidence is a parsed attestation, trusted by nobody.
 type Evidence struct {
-	Variant       string   // cvm.VariantTDX (also when ""), cvm.VariantSNP
+	Variant       string   // cvm.VariantTDX (also when ""), cvm.VariantSNP, claim.VariantNitroEnclave or VariantNitroTPM
 	Quote         []byte   // TDX
 	Report        []byte   // SEV-SNP: the attestation report
 	CertChain     [][]byte // SEV-SNP: certificates the prover brings; hints, never trusted
 	MRConfig      string   // SEV-SNP: the MrConfig document that HOST_DATA is the hash of
+	Document      []byte   // AWS Nitro: the attestation document (COSE_Sign1)
 	EventLog      []eventlog.Event
 	RuntimeEvents []eventlog.Runtime
 	ReportData    [64]byte
@@ -43,8 +46,8 @@ type Evidence struct {
 }
 
 // ParseEvidence reads an attestation in the reference's V0 (SCALE) or V1
-// (msgpack) form, of TDX or SEV-SNP: bounded and canonical (it re-encodes to the
-// same bytes). Errors carry code invalid, or unsupported for other TEEs.
+// (msgpack) form, of TDX, SEV-SNP or AWS Nitro: bounded and canonical (it re-encodes
+// to the same bytes). Errors carry code invalid, or unsupported for other TEEs.
 func ParseEvidence(b []byte) (Evidence, error) {
 	if len(b) > MaxEvidence {
 		return Evidence{}, cvm.Errorf(cvm.Invalid, "attestation: %d bytes, at most %d", len(b), MaxEvidence)
@@ -136,24 +139,32 @@ func (e Evidence) hasV2() bool {
 	return false
 }
 
+func (e Evidence) isTDX() bool { return e.Variant == "" || e.Variant == cvm.VariantTDX }
 func (e Evidence) isSNP() bool { return e.Variant == cvm.VariantSNP }
+func (e Evidence) isNitro() bool {
+	return e.Variant == claim.VariantNitroEnclave || e.Variant == claim.VariantNitroTPM
+}
 
 // notHere names a TEE of the reference that has no verifier behind this form.
 func notHere(kind string) error {
 	return cvm.Errorf(cvm.Unsupported, "attestation: TEE %.40q is not supported", kind).WithReason("tee-unsupported").
-		WithFix("evidence of Intel TDX and AMD SEV-SNP is read in this form")
+		WithFix("evidence of Intel TDX, AMD SEV-SNP and AWS Nitro is read in this form")
 }
 
 // Validate bounds the parts, whoever made them, and refuses those that belong to
 // another TEE: an encoding would lose them silently.
 func (e Evidence) Validate() error {
 	switch {
-	case e.Variant != "" && e.Variant != cvm.VariantTDX && e.Variant != cvm.VariantSNP:
+	case !e.isTDX() && !e.isSNP() && !e.isNitro():
 		return notHere(e.Variant)
-	case e.isSNP() && (len(e.Quote) != 0 || len(e.EventLog) != 0):
-		return cvm.Errorf(cvm.Invalid, "attestation: SEV-SNP evidence with a TDX quote or event log")
+	case !e.isTDX() && (len(e.Quote) != 0 || len(e.EventLog) != 0):
+		return cvm.Errorf(cvm.Invalid, "attestation: evidence of another TEE with a TDX quote or event log")
 	case !e.isSNP() && (len(e.Report) != 0 || len(e.CertChain) != 0 || e.MRConfig != ""):
-		return cvm.Errorf(cvm.Invalid, "attestation: TDX evidence with parts of a SEV-SNP report")
+		return cvm.Errorf(cvm.Invalid, "attestation: evidence of another TEE with parts of a SEV-SNP report")
+	case !e.isNitro() && len(e.Document) != 0:
+		return cvm.Errorf(cvm.Invalid, "attestation: evidence of another TEE with an AWS document")
+	case len(e.Document) > nitro.MaxDocument:
+		return cvm.Errorf(cvm.Invalid, "attestation: document of %d bytes, at most %d", len(e.Document), nitro.MaxDocument)
 	case len(e.Quote) > maxQuote || len(e.Report) > maxQuote:
 		return cvm.Errorf(cvm.Invalid, "attestation: quote or report of %d bytes, at most %d", max(len(e.Quote), len(e.Report)), maxQuote)
 	case e.PodPayload != nil && len(*e.PodPayload) > maxConfig:

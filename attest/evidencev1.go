@@ -1,21 +1,29 @@
 package attest
 
 import (
+	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/eventlog"
+	"github.com/confidential-cloud/phala/attest/nitro"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
 // V1 is msgpack with named fields in a fixed order:
 // {version: 1, platform: {kind, data}, stack: {kind, data}} (dstack-core D.3).
-// Platform kinds: tdx {quote, event_log}, sev-snp {report, cert_chain, mr_config}.
+// Platform kinds: tdx {quote, event_log}, sev-snp {report, cert_chain, mr_config},
+// nitro-enclave {nsm_quote}, aws-nitro-tpm {attestation_doc}.
 // Stack kinds: dstack {report_data, runtime_events, config}, dstack-pod with
-// report_data_payload after them. quote, report, the certificates of cert_chain and
-// report_data are arrays of integers, digests and payloads are bin.
+// report_data_payload after them. quote, report, the certificates of cert_chain, the
+// documents and report_data are arrays of integers, digests and payloads are bin.
 // Written by hand because the form must be canonical, which general codecs do not
 // offer: what does not re-encode to the same bytes is refused.
 const (
-	kindTDX = "tdx"
-	kindSNP = "sev-snp"
+	kindTDX      = "tdx"
+	kindSNP      = "sev-snp"
+	kindEnclave  = "nitro-enclave"
+	kindNitroTPM = "aws-nitro-tpm"
+
+	memberEnclave  = "nsm_quote"
+	memberNitroTPM = "attestation_doc"
 
 	stackDstack = "dstack"
 	stackPod    = "dstack-pod"
@@ -46,6 +54,17 @@ func (w *mpWriter) platform(e Evidence) {
 		}
 		w.str("mr_config")
 		w.str(e.MRConfig)
+		return
+	}
+	if e.isNitro() {
+		kind, member := kindEnclave, memberEnclave
+		if e.Variant == claim.VariantNitroTPM {
+			kind, member = kindNitroTPM, memberNitroTPM
+		}
+		w.kind(kind)
+		w.mapHeader(1)
+		w.str(member)
+		w.intArray(e.Document)
 		return
 	}
 	w.kind(kindTDX)
@@ -150,6 +169,12 @@ func parseV1(b []byte) (Evidence, error) {
 	case k == kindSNP:
 		ev.Variant = cvm.VariantSNP
 		r.snp(&ev)
+	case k == kindEnclave:
+		ev.Variant = claim.VariantNitroEnclave
+		r.document(&ev, memberEnclave)
+	case k == kindNitroTPM:
+		ev.Variant = claim.VariantNitroTPM
+		r.document(&ev, memberNitroTPM)
 	default:
 		return ev, notHere(k)
 	}
@@ -197,6 +222,12 @@ func (r *mpReader) snp(ev *Evidence) {
 	}
 	r.key("mr_config")
 	ev.MRConfig = r.str()
+}
+
+func (r *mpReader) document(ev *Evidence, member string) {
+	r.mapOf(1)
+	r.key(member)
+	ev.Document = r.intArray(nitro.MaxDocument)
 }
 
 func (r *mpReader) stack(ev *Evidence, members int) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/confidential-cloud/phala/attest"
+	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/eventlog"
 	"github.com/confidential-cloud/phala/cvm"
 )
@@ -68,6 +69,54 @@ func TestSNPForms(t *testing.T) {
 	}
 }
 
+// The bytes are written down from the reference's description (dstack-core D.3). DO NOT CHANGE.
+func TestNitroForms(t *testing.T) {
+	rd := "06" + strings.Repeat("00", 63)
+	str := func(s string) string {
+		return hex.EncodeToString([]byte{0xa0 | byte(len(s))}) + hex.EncodeToString([]byte(s))
+	}
+	v1 := func(kind, member string) string {
+		return "83" + str("version") + "01" + str("platform") + "82" + str("kind") + str(kind) + str("data") + "81" + str(member) + "9301ccff02" +
+			str("stack") + "82" + str("kind") + str("dstack") + str("data") +
+			"83" + str("report_data") + "dc0040" + rd + str("runtime_events") + "91" + "82" + str("event") + str("app-id") + str("payload") + "c40105" + str("config") + str("{}")
+	}
+	tail := "04" + "18" + "6170702d6964" + "0405" + rd + "08" + "7b7d"
+	for _, tc := range []struct {
+		variant string
+		form    attest.Encoding
+		want    string
+	}{
+		{claim.VariantNitroEnclave, attest.EncodingV0, "0002" + "0c01ff02" + tail},
+		{claim.VariantNitroTPM, attest.EncodingV0, "0004" + "0c01ff02" + tail},
+		{claim.VariantNitroEnclave, attest.EncodingV1, v1("nitro-enclave", "nsm_quote")},
+		{claim.VariantNitroTPM, attest.EncodingV1, v1("aws-nitro-tpm", "attestation_doc")},
+	} {
+		ev := nitroEvidence(tc.variant)
+		ev.Encoding = tc.form
+		b, err := ev.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := hex.EncodeToString(b); got != tc.want {
+			t.Errorf("%s %d:\n got %s\nwant %s", tc.variant, tc.form, got, tc.want)
+		}
+		again, err := attest.ParseEvidence(b)
+		if err != nil || !reflect.DeepEqual(again, ev) {
+			t.Errorf("%s %d: %+v, %v", tc.variant, tc.form, again, err)
+		}
+		for i := range b {
+			if _, err := attest.ParseEvidence(b[:i]); err == nil {
+				t.Errorf("%s %d cut at %d is accepted", tc.variant, tc.form, i)
+			}
+		}
+	}
+}
+
+// nitroEvidence has every field of the forms of AWS.
+func nitroEvidence(variant string) attest.Evidence {
+	return attest.Evidence{Variant: variant, Document: []byte{1, 255, 2}, RuntimeEvents: []eventlog.Runtime{{Name: "app-id", Payload: []byte{5}}}, ReportData: [64]byte{6}, Config: "{}"}
+}
+
 // A pod's payload is kept only where report_data is its hash: nothing rests on
 // words that the quote does not cover.
 func TestPodForm(t *testing.T) {
@@ -93,9 +142,11 @@ func TestPodForm(t *testing.T) {
 
 // What is not read is refused by its name, and a form never loses a part silently.
 func TestFormRefusals(t *testing.T) {
-	for variant, name := range map[byte]string{1: "gcp-tdx", 2: "nitro-enclave", 4: "aws-nitro-tpm"} {
-		if _, err := attest.ParseEvidence([]byte{0, variant}); cvm.CodeOf(err) != cvm.Unsupported || cvm.ReasonOf(err) != "tee-unsupported" || !strings.Contains(err.Error(), name) {
-			t.Errorf("V0 variant %d: %v", variant, err)
+	gcp := "83a776657273696f6e01a8706c6174666f726d82a46b696e64a7" + hex.EncodeToString([]byte("gcp-tdx")) + "a464617461"
+	for _, h := range []string{"0001", gcp} {
+		b, _ := hex.DecodeString(h)
+		if _, err := attest.ParseEvidence(b); cvm.CodeOf(err) != cvm.Unsupported || cvm.ReasonOf(err) != "tee-unsupported" || !strings.Contains(err.Error(), "gcp-tdx") {
+			t.Errorf("%s: %v", h, err)
 		}
 	}
 	if _, err := attest.ParseEvidence([]byte{0, 5}); cvm.CodeOf(err) != cvm.Unsupported {
@@ -111,6 +162,13 @@ func TestFormRefusals(t *testing.T) {
 		"too many certificates":        func(e *attest.Evidence) { e.CertChain = make([][]byte, 9) },
 		"a certificate too large":      func(e *attest.Evidence) { e.CertChain[0] = make([]byte, 16<<10+1) },
 		"a document too large":         func(e *attest.Evidence) { e.MRConfig = strings.Repeat("x", 1<<20+1) },
+		"AWS's document in SNP's":      func(e *attest.Evidence) { e.Document = []byte{1} },
+		"AWS's document in TDX's":      func(e *attest.Evidence) { *e = attest.Evidence{Document: []byte{1}} },
+		"a report in AWS evidence":     func(e *attest.Evidence) { e.Variant = claim.VariantNitroEnclave },
+		"a quote in AWS evidence":      func(e *attest.Evidence) { *e = attest.Evidence{Variant: claim.VariantNitroTPM, Quote: []byte{1}} },
+		"a long AWS document": func(e *attest.Evidence) {
+			*e = attest.Evidence{Variant: claim.VariantNitroTPM, Document: make([]byte, 32<<10+1)}
+		},
 	} {
 		ev := snpEvidence()
 		spoil(&ev)

@@ -39,7 +39,7 @@ func seeds(f *testing.F) {
 		}
 	}
 	pod := "{}"
-	for _, e := range []attest.Evidence{snpEvidence(), {PodPayload: &pod, ReportData: sha512.Sum512([]byte("app-data:" + pod))}} {
+	for _, e := range []attest.Evidence{snpEvidence(), nitroEvidence(claim.VariantNitroEnclave), nitroEvidence(claim.VariantNitroTPM), {PodPayload: &pod, ReportData: sha512.Sum512([]byte("app-data:" + pod))}} {
 		for _, form := range []attest.Encoding{attest.EncodingAuto, attest.EncodingV1} {
 			e.Encoding = form
 			b, err := e.Marshal()

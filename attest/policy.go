@@ -31,7 +31,8 @@ type Policy struct {
 	Phases        []claim.Phase
 	TD            TDPolicy
 	Image         measure.Policy
-	SNP           SNPPolicy // what of SEV-SNP is admitted; the zero value admits none
+	SNP           SNPPolicy   // what of SEV-SNP is admitted; the zero value admits none
+	Nitro         NitroPolicy // what of AWS Nitro is admitted; the zero value admits none
 }
 
 // TDPolicy says what a TDX TD may be. No policy admits debug, a cleared
@@ -91,6 +92,9 @@ func (p Policy) Validate() error {
 	bad(slices.Contains(p.TCBStatus, tdx.Revoked), "tcb_status: %s cannot be admitted", tdx.Revoked)
 	bad(p.TD.AnyMRSeam && len(p.TD.MRSeam) != 0, "td.mr_seam: both a list and any")
 	bad(p.TD.MRSeam != nil && len(p.TD.MRSeam) == 0, "td.mr_seam: an empty list")
+	bad(p.Nitro.MaxAge < 0, "nitro.max_age: %d", p.Nitro.MaxAge)
+	bad(p.Nitro.AnyImage && p.Nitro.Images != nil, "nitro.images: both a list and any")
+	bad(p.Nitro.Images != nil && len(p.Nitro.Images) == 0, "nitro.images: an empty list")
 	for _, r := range p.TD.registers() {
 		if err := r.admit.validate(r.name == regConfigID); err != nil {
 			errs = append(errs, cvm.Errorf(cvm.Invalid, "policy: td.%s: %w", r.name, err))

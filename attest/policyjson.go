@@ -21,7 +21,7 @@ const wordAny = "any"
 
 // policyJSON is the wire form of a Policy. What is left out is not admitted.
 type policyJSON struct {
-	Roots          []rootJSON       `json:"roots,omitempty"` // "intel", "amd", or {"spki": hex, "platform": "simulated"}
+	Roots          []rootJSON       `json:"roots,omitempty"` // "intel", "amd", "aws", or {"spki": hex, "platform": "simulated"}
 	TCBStatus      []string         `json:"tcb_status,omitempty"`
 	DenyAdvisories []string         `json:"deny_advisories,omitempty"`
 	MinEvalNumber  int              `json:"min_eval_number,omitempty"`
@@ -31,6 +31,7 @@ type policyJSON struct {
 	TD             *tdJSON          `json:"td,omitempty"`
 	Image          imageJSON        `json:"image,omitzero"`
 	SNP            *SNPPolicy       `json:"snp,omitempty"`
+	Nitro          NitroPolicy      `json:"nitro,omitzero"`
 }
 
 type tdJSON struct {
@@ -79,7 +80,7 @@ func ParsePolicy(b []byte) (Policy, error) {
 }
 
 func (j policyJSON) policy() (Policy, error) {
-	p := Policy{TCBStatus: j.TCBStatus, DenyAdvisories: j.DenyAdvisories, MinEvalNumber: j.MinEvalNumber, Floor: j.Floor, Phases: j.Phases}
+	p := Policy{TCBStatus: j.TCBStatus, DenyAdvisories: j.DenyAdvisories, MinEvalNumber: j.MinEvalNumber, Floor: j.Floor, Phases: j.Phases, Nitro: j.Nitro}
 	for _, r := range j.Roots {
 		p.Roots = append(p.Roots, r...)
 	}
@@ -126,7 +127,7 @@ func (p Policy) MarshalJSON() ([]byte, error) {
 			MRSeam: valuesJSON{Any: t.AnyMRSeam, Of: t.MRSeam}, Attributes: bitsJSON(t.Attributes), XFAM: bitsJSON(t.XFAM),
 			MRConfigID: valuesJSON(t.MRConfigID), MROwner: valuesJSON(t.MROwner), MROwnerConfig: valuesJSON(t.MROwnerConfig), MRServiceTD: valuesJSON(t.MRServiceTD),
 		},
-		Image: imageJSON{p.Image.Variants, p.Image.ACPI, p.Image.AnyACPI}, SNP: &p.SNP,
+		Image: imageJSON{p.Image.Variants, p.Image.ACPI, p.Image.AnyACPI}, SNP: &p.SNP, Nitro: p.Nitro,
 	}
 	for _, r := range p.Roots {
 		j.Roots = append(j.Roots, rootJSON{r})
@@ -158,8 +159,10 @@ func (r *rootJSON) UnmarshalJSON(b []byte) error {
 			*r = IntelRoots()
 		case "amd":
 			*r = AMDRoots()
+		case "aws":
+			*r = AWSRoots()
 		default:
-			return cvm.Errorf(cvm.Invalid, "roots: vendor %.40q, want intel or amd", vendor)
+			return cvm.Errorf(cvm.Invalid, "roots: vendor %.40q, want intel, amd or aws", vendor)
 		}
 		return nil
 	}

@@ -1,6 +1,7 @@
 package attest
 
 import (
+	"github.com/confidential-cloud/phala/attest/nitro"
 	"github.com/confidential-cloud/phala/attest/sevsnp"
 	"github.com/confidential-cloud/phala/cvm"
 )
@@ -33,6 +34,9 @@ func AMDRoots() []Root {
 	return out
 }
 
+// AWSRoots are the roots of AWS Nitro.
+func AWSRoots() []Root { return []Root{{SPKI: nitro.AWSRoot(), Platform: cvm.PlatformNitro}} }
+
 // ark is the root key of one AMD product.
 type ark struct {
 	product string
@@ -62,6 +66,9 @@ func arks() []ark {
 func genuine(spki [32]byte) cvm.Platform {
 	if spki == intelSGXRoot() {
 		return cvm.PlatformTDX
+	}
+	if spki == nitro.AWSRoot() {
+		return cvm.PlatformNitro
 	}
 	for _, k := range arks() {
 		if spki == k.spki {

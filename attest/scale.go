@@ -4,22 +4,25 @@ import (
 	"encoding/binary"
 	"unicode/utf8"
 
+	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/eventlog"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
 // V0 is SCALE: 00, enum variant, body, runtime events, report data, config.
-// The variant's number chooses the body: 0 is TDX (quote, event log), 3 SEV-SNP
-// (report, cert_chain, mr_config).
+// The variant's number chooses the body: 0 is TDX (quote, event log), 2 a Nitro
+// Enclave and 4 a NitroTPM (document), 3 SEV-SNP (report, cert_chain, mr_config).
 const (
-	v0Version    = 0
-	v0VariantTDX = 0
-	v0VariantSNP = 3
+	v0Version         = 0
+	v0VariantTDX      = 0
+	v0VariantEnclave  = 2
+	v0VariantSNP      = 3
+	v0VariantNitroTPM = 4
 )
 
 // v0Names are the reference's variants in the order of their numbers.
 func v0Names() []string {
-	return []string{kindTDX, "gcp-tdx", "nitro-enclave", kindSNP, "aws-nitro-tpm"}
+	return []string{kindTDX, "gcp-tdx", kindEnclave, kindSNP, kindNitroTPM}
 }
 
 func parseV0(b []byte) (Evidence, error) {
@@ -35,6 +38,10 @@ func parseV0(b []byte) (Evidence, error) {
 	case variant == v0VariantSNP:
 		ev.Variant = cvm.VariantSNP
 		r.snp(&ev)
+	case variant == v0VariantEnclave:
+		ev.Variant, ev.Document = claim.VariantNitroEnclave, r.bytes()
+	case variant == v0VariantNitroTPM:
+		ev.Variant, ev.Document = claim.VariantNitroTPM, r.bytes()
 	case variant < len(v0Names()):
 		return ev, notHere(v0Names()[variant])
 	default:
@@ -85,12 +92,7 @@ func (e Evidence) marshalV0() ([]byte, error) {
 	if e.PodPayload != nil {
 		return nil, cvm.Errorf(cvm.Invalid, "attestation: stack %s cannot be encoded as V0", stackPod)
 	}
-	var b []byte
-	if e.isSNP() {
-		b = e.snpV0()
-	} else {
-		b = e.tdxV0()
-	}
+	b := e.bodyV0()
 	b = compact(b, len(e.RuntimeEvents))
 	for _, r := range e.RuntimeEvents {
 		b = scaleBytes(b, []byte(r.Name))
@@ -98,6 +100,18 @@ func (e Evidence) marshalV0() ([]byte, error) {
 	}
 	b = append(b, e.ReportData[:]...)
 	return scaleBytes(b, []byte(e.Config)), nil
+}
+
+func (e Evidence) bodyV0() []byte {
+	switch e.Variant {
+	case cvm.VariantSNP:
+		return e.snpV0()
+	case claim.VariantNitroEnclave:
+		return scaleBytes([]byte{v0Version, v0VariantEnclave}, e.Document)
+	case claim.VariantNitroTPM:
+		return scaleBytes([]byte{v0Version, v0VariantNitroTPM}, e.Document)
+	}
+	return e.tdxV0()
 }
 
 func (e Evidence) tdxV0() []byte {

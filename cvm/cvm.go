@@ -113,6 +113,7 @@ type Platform string
 const (
 	PlatformTDX       Platform = "tdx"       // Intel's pinned root
 	PlatformSEVSNP    Platform = "sev-snp"   // AMD's pinned roots
+	PlatformNitro     Platform = "aws-nitro" // AWS's pinned root: a hypervisor's word, no processor vendor's
 	PlatformSimulated Platform = "simulated" // attest/simtee: proves nothing about hardware
 	PlatformCustom    Platform = "custom"    // any other root that a policy named
 )

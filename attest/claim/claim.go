@@ -49,7 +49,9 @@ type Claims struct {
 	XFAM          uint64             `json:"xfam"`
 	ReportData    []byte             `json:"report_data"` // 64 bytes
 
-	SNP *SNP `json:"snp,omitempty"` // of SEV-SNP evidence, which has none of the registers above
+	// Of evidence that has none of the registers above.
+	SNP   *SNP   `json:"snp,omitempty"`
+	Nitro *Nitro `json:"nitro,omitempty"`
 
 	AppID         cvm.AppID       `json:"app_id"`
 	ComposeHash   cvm.ComposeHash `json:"compose_hash"`
@@ -82,6 +84,13 @@ type SNP struct {
 	CommittedTCB    uint64          `json:"committed_tcb"`
 	CurrentTCB      uint64          `json:"current_tcb"`
 	LaunchTCB       uint64          `json:"launch_tcb"`
+}
+
+// Nitro is what an attestation document of AWS says.
+type Nitro struct {
+	ModuleID string                  `json:"module_id"`
+	Time     time.Time               `json:"time"` // when the hypervisor made it
+	PCRs     map[int]cvm.Measurement `json:"pcrs"`
 }
 
 // TCB is the vendor's judgement of the platform.

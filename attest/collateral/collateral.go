@@ -17,6 +17,7 @@ type Set struct {
 	PCKCRL                []byte `json:"pck_crl"`                  // DER
 	PCKCRLIssuerChain     []byte `json:"pck_crl_issuer_chain"`     // PEM; not used: the quote's own chain names the issuer
 	AMD                   *AMD   `json:"amd,omitempty"`            // of SEV-SNP evidence; TDX evidence has none
+	AWS                   *AWS   `json:"aws,omitempty"`            // of AWS Nitro evidence
 }
 
 // AMD is what AMD's key distribution service states about one chip.
@@ -24,6 +25,11 @@ type AMD struct {
 	Leaf  []byte `json:"vcek"`       // VCEK or VLEK certificate, DER
 	Chain []byte `json:"cert_chain"` // PEM: ASK or ASVK, then ARK
 	CRL   []byte `json:"crl"`        // DER, signed by the ARK
+}
+
+// AWS is what AWS states about the certificates of its documents.
+type AWS struct {
+	CRLs [][]byte `json:"crls"` // DER: one current list of each issuer
 }
 
 // Limits of foreign collateral, in bytes.

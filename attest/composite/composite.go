@@ -257,8 +257,11 @@ func (v *verifier) claimed(devices [][32]byte, part string) (other string) {
 
 // quote is the CPU's own statement, as it was signed.
 func (v *verifier) quote() []byte {
-	if v.ev.Variant == cvm.VariantSNP {
+	switch v.ev.Variant {
+	case cvm.VariantSNP:
 		return v.ev.Report
+	case claim.VariantNitroEnclave, claim.VariantNitroTPM:
+		return v.ev.Document
 	}
 	return v.ev.Quote
 }

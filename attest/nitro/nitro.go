@@ -51,15 +51,15 @@ type Endorsements struct {
 
 // Policy is what a relying party admits. The zero Policy accepts nothing.
 type Policy struct {
-	Variant           string          // claim.VariantNitroEnclave or claim.VariantNitroTPM
-	Roots             [][32]byte      // sha256 of an admitted root's SubjectPublicKeyInfo
-	WithoutRevocation bool            // no revocation lists are asked for
-	MaxAge            time.Duration   // of the document; 0 refuses
-	Nonce             []byte          // what the document must carry
-	UserData          []byte          // likewise; nil: it must carry none, unless AnyUserData
-	AnyUserData       bool            // the caller judges Claims.UserData
-	PublicKey         []byte          // likewise; nil: it must carry none, unless AnyPublicKey
-	AnyPublicKey      bool            // the caller judges Claims.PublicKey
+	Variant           string        // claim.VariantNitroEnclave or claim.VariantNitroTPM
+	Roots             [][32]byte    // sha256 of an admitted root's SubjectPublicKeyInfo
+	WithoutRevocation bool          // no revocation lists are asked for
+	MaxAge            time.Duration // of the document; 0 refuses
+	Nonce             []byte        // what the document must carry
+	UserData          []byte        // likewise; nil: it must carry none, unless AnyUserData
+	AnyUserData       bool          // the caller judges Claims.UserData
+	PublicKey         []byte        // likewise; nil: it must carry none, unless AnyPublicKey
+	AnyPublicKey      bool          // the caller judges Claims.PublicKey
 	// ReportData, when not nil, takes the place of Nonce and UserData: one of the two
 	// members must be it, and the other absent, empty or the same.
 	ReportData []byte
