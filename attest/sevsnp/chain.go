@@ -14,8 +14,9 @@ import (
 )
 
 // Cache remembers certificates and lists whose signatures were good, by their
-// exact bytes. Time, revocation and trust are judged on every call. The nil Cache
-// remembers nothing. It is safe for concurrent use.
+// exact bytes. Only what stood behind a report of an admitted root enters: what
+// strangers make for themselves pushes nobody out. Time, revocation and trust are
+// judged on every call. The nil Cache remembers nothing. It is safe for concurrent use.
 type Cache struct {
 	authorities *seen.Cache[*authority]
 	leaves      *seen.Cache[*Leaf]
@@ -26,13 +27,8 @@ func NewCache(limit int) *Cache {
 	return &Cache{authorities: seen.New[*authority](min(limit, 64)), leaves: seen.New[*Leaf](limit)}
 }
 
-// Drop forgets everything.
-func (c *Cache) Drop() {
-	if c != nil {
-		c.authorities.Drop()
-		c.leaves.Drop()
-	}
-}
+// Chips is the number of chips whose certificates are remembered.
+func (c *Cache) Chips() int { return c.leaves.Len() }
 
 // authority is AMD's part of a chain, its signatures and names checked, and the
 // revocation list of its root.
@@ -49,10 +45,8 @@ type authority struct {
 // readAuthority reads ASK (or ASVK) and ARK in PEM and the ARK's list. parseErr says
 // that they could not be read, err that they do not hold together.
 func (c *Cache) readAuthority(chainPEM, crl []byte) (a *authority, parseErr, err error) {
-	if c != nil {
-		if a, ok := c.authorities.Get(chainPEM, crl); ok {
-			return a, nil, nil
-		}
+	if a, ok := c.authorities.Get(chainPEM, crl); ok {
+		return a, nil, nil
 	}
 	chain, parseErr := collateral.ParseChain(chainPEM, 2)
 	if parseErr != nil {
@@ -65,18 +59,13 @@ func (c *Cache) readAuthority(chainPEM, crl []byte) (a *authority, parseErr, err
 	if a.crl, a.crlErr = collateral.ParseCRL(crl); a.crlErr == nil {
 		a.crlErr = a.crl.SignedBy(a.ark)
 	}
-	if a.crlErr == nil && c != nil {
-		c.authorities.Put(a, chainPEM, crl)
-	}
 	return a, nil, nil
 }
 
 // readLeaf reads a chip's certificate and checks that the authority issued it.
 func (c *Cache) readLeaf(der []byte, a *authority) (l *Leaf, parseErr, err error) {
-	if c != nil {
-		if l, ok := c.leaves.Get(der, a.id[:]); ok {
-			return l, nil, nil
-		}
+	if l, ok := c.leaves.Get(der, a.id[:]); ok {
+		return l, nil, nil
 	}
 	if l, parseErr = ParseLeaf(der); parseErr != nil {
 		return nil, parseErr, nil
@@ -87,10 +76,20 @@ func (c *Cache) readLeaf(der []byte, a *authority) (l *Leaf, parseErr, err error
 	if err := issued(l.Cert, a.ask, l.Cert.Subject.CommonName); err != nil {
 		return nil, nil, err
 	}
-	if c != nil {
-		c.leaves.Put(l, der, a.id[:])
-	}
 	return l, nil, nil
+}
+
+// remember keeps what was verified for a report that an admitted root stands behind.
+func (c *Cache) remember(s *collateral.AMD, e endorsement) {
+	if e.crlErr != nil {
+		return
+	}
+	if _, ok := c.authorities.Get(s.Chain, s.CRL); !ok {
+		c.authorities.Put(e.authority, s.Chain, s.CRL)
+	}
+	if _, ok := c.leaves.Get(s.Leaf, e.id[:]); !ok {
+		c.leaves.Put(e.leaf, s.Leaf, e.id[:])
+	}
 }
 
 // organization is AMD's name in every subject.

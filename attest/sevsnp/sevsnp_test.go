@@ -122,9 +122,29 @@ func TestCacheChangesNothing(t *testing.T) {
 	if rec.Passed(claim.CRLFresh) || !rec.Passed(claim.SNPChain) {
 		t.Error(rec.Checks())
 	}
-	cached.Cache.Drop()
-	if rec := verify(report, c, cached); !rec.Passed(vendorChecks()...) {
-		t.Error(rec.Checks())
+	if n := cached.Cache.Chips(); n != 1 {
+		t.Errorf("%d chips are remembered", n)
+	}
+}
+
+// Chains that hold under a root that nobody admits, and chains that were shown with
+// a report they did not sign, do not enter the cache: else strangers could push those
+// of real machines out.
+func TestStrangersStayOutOfTheCache(t *testing.T) {
+	report, c, o := sample(t, nil)
+	o.Cache = sevsnp.NewCache(8)
+	stranger := o
+	stranger.Admitted = func(string, [32]byte) bool { return false }
+	if rec := verify(report, c, stranger); !rec.Passed(claim.SNPChain, claim.QuoteSignature, claim.CRLFresh) || rec.Passed(claim.RootAdmitted) {
+		t.Fatal(rec.Checks())
+	}
+	forged := bytes.Clone(report)
+	forged[sevsnp.ReportDataOffset] ^= 1
+	if rec := verify(forged, c, o); !rec.Passed(claim.SNPChain, claim.RootAdmitted) || rec.Passed(claim.QuoteSignature) {
+		t.Fatal(rec.Checks())
+	}
+	if n := o.Cache.Chips(); n != 0 {
+		t.Errorf("%d chips are remembered", n)
 	}
 }
 

@@ -60,6 +60,9 @@ func Genuine() []string {
 // records each of them. The TCB status is evaluated, not judged.
 func Verify(raw []byte, c *collateral.AMD, o Options, at time.Time, rec *claim.Recorder) Result {
 	v := &verifier{o: o, at: at, rec: rec}
+	if o.Cache == nil {
+		o.Cache = &Cache{}
+	}
 	r, err := ParseReport(raw)
 	if !rec.Try(claim.QuoteParse, err) {
 		return v.res
@@ -83,6 +86,9 @@ func Verify(raw []byte, c *collateral.AMD, o Options, at time.Time, rec *claim.R
 	v.revocation()
 	v.chip()
 	v.tcb()
+	if rec.Passed(Genuine()...) {
+		o.Cache.remember(c, e)
+	}
 	return v.res
 }
 
