@@ -2,7 +2,9 @@ package collateral_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"strings"
 	"testing"
 	"time"
@@ -140,6 +142,28 @@ func FuzzParseChain(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, err := collateral.ParseChain(b, 2); err == nil && len(c) != 2 {
 			t.Fatal("wrong number")
+		}
+	})
+}
+
+// What is accepted as a certificate's PEM is what encoding/pem writes for it, and all of that is.
+func FuzzCanonicalPEM(f *testing.F) {
+	chain := set(f).TCBInfoIssuerChain
+	one := chain[bytes.LastIndex(chain, []byte("-----BEGIN")):]
+	for _, b := range [][]byte{one, one[:len(one)-1], append(bytes.Clone(one), 0), chain,
+		bytes.Replace(one, []byte("\n"), []byte("\r\n"), 2), bytes.Replace(one, []byte("E-----\nM"), []byte("E-----\n\nM"), 1)} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		want, whole := false, b
+		b = bytes.TrimSuffix(b, []byte{0})
+		if block, rest := pem.Decode(b); block != nil && len(rest) == 0 && block.Type == "CERTIFICATE" {
+			text := pem.EncodeToMemory(block)
+			_, err := x509.ParseCertificate(block.Bytes)
+			want = err == nil && len(block.Headers) == 0 && (bytes.Equal(text, b) || bytes.Equal(text[:len(text)-1], b))
+		}
+		if _, err := collateral.ParseChain(whole, 1); (err == nil) != want {
+			t.Fatalf("%v, encoding/pem says %v", err, want)
 		}
 	})
 }

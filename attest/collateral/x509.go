@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
 	"math/big"
 	"time"
 
@@ -20,23 +19,16 @@ func ParseChain(text []byte, n int, known ...*x509.Certificate) ([]*x509.Certifi
 		return nil, cvm.Errorf(cvm.Invalid, "certificate chain of %d bytes, at most %d", len(text), MaxChain)
 	}
 	rest := bytes.TrimSuffix(text, []byte{0})
-	var certs []*x509.Certificate
+	certs := make([]*x509.Certificate, 0, n)
 	for len(rest) > 0 {
 		if len(certs) == n {
 			return nil, cvm.Errorf(cvm.Invalid, "certificate chain: more than %d certificates or text after them", n)
 		}
-		block, next := pem.Decode(rest)
-		if block == nil || block.Type != "CERTIFICATE" || len(block.Headers) != 0 {
-			return nil, cvm.Errorf(cvm.Invalid, "certificate chain: certificate %d is not PEM", len(certs))
+		der, next, err := cutCertificate(rest)
+		if err != nil {
+			return nil, cvm.Errorf(cvm.Invalid, "certificate chain: certificate %d is %w", len(certs), err)
 		}
-		canonical := pem.EncodeToMemory(block)
-		if len(next) == 0 && rest[len(rest)-1] != '\n' {
-			canonical = canonical[:len(canonical)-1]
-		}
-		if !bytes.Equal(canonical, rest[:len(rest)-len(next)]) {
-			return nil, cvm.Errorf(cvm.Invalid, "certificate chain: certificate %d is not canonical PEM", len(certs))
-		}
-		c, err := parseCertificate(block.Bytes, known)
+		c, err := parseCertificate(der, known)
 		if err != nil {
 			return nil, cvm.Errorf(cvm.Invalid, "certificate %d: %w", len(certs), err)
 		}

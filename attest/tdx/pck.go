@@ -3,7 +3,6 @@ package tdx
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/asn1"
 
 	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/cvm"
@@ -20,7 +19,6 @@ type PCK struct {
 }
 
 const (
-	oidSGX       = "1.2.840.113741.1.13.1"
 	cnRoot       = "Intel SGX Root CA"
 	cnPlatformCA = "Intel SGX PCK Platform CA"
 	cnPCK        = "Intel SGX PCK Certificate"
@@ -87,96 +85,6 @@ func FMSPC(quote []byte) (fmspc [6]byte, ca string, err error) {
 		return fmspc, "", err
 	}
 	return pck.FMSPC, pck.CA, nil
-}
-
-type sgxItem struct {
-	ID    asn1.ObjectIdentifier
-	Value asn1.RawValue
-}
-
-// parsePCK reads the SGX extension: a sequence of (OID, value), each known one
-// exactly once.
-func parsePCK(c *x509.Certificate) (*PCK, error) {
-	var raw []byte
-	for _, e := range c.Extensions {
-		if e.Id.String() == oidSGX {
-			if raw != nil {
-				return nil, refuse("PCK certificate with two SGX extensions")
-			}
-			raw = e.Value
-		}
-	}
-	var items []sgxItem
-	if rest, err := asn1.Unmarshal(raw, &items); raw == nil || err != nil || len(rest) != 0 {
-		return nil, refuse("PCK certificate without a readable SGX extension")
-	}
-	p := &PCK{}
-	seen := map[string]bool{}
-	for _, it := range items {
-		id := it.ID.String()
-		if seen[id] {
-			return nil, refuse("PCK certificate repeats %s", id)
-		}
-		seen[id] = true
-		var err error
-		switch id {
-		case oidSGX + ".1":
-			p.PPID = make([]byte, 16)
-			err = octets(it.Value, p.PPID)
-		case oidSGX + ".2":
-			err = p.tcb(it.Value)
-		case oidSGX + ".3":
-			err = octets(it.Value, p.PCEID[:])
-		case oidSGX + ".4":
-			err = octets(it.Value, p.FMSPC[:])
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	for _, n := range []string{".1", ".2", ".3", ".4", ".5"} {
-		if !seen[oidSGX+n] {
-			return nil, refuse("PCK certificate without %s%s", oidSGX, n)
-		}
-	}
-	return p, nil
-}
-
-// tcb reads the 16 component SVNs, the PCE SVN and the CPU SVN (the components
-// count, as in Intel's own verifier).
-func (p *PCK) tcb(v asn1.RawValue) error {
-	var items []sgxItem
-	if rest, err := asn1.Unmarshal(v.FullBytes, &items); err != nil || len(rest) != 0 || len(items) != 18 {
-		return refuse("PCK certificate: TCB is not 18 items")
-	}
-	for i, it := range items {
-		want := append(asn1.ObjectIdentifier{1, 2, 840, 113741, 1, 13, 1, 2}, i+1)
-		if !it.ID.Equal(want) {
-			return refuse("PCK certificate: TCB item %d is %s", i, it.ID)
-		}
-		if i == 17 {
-			return octets(it.Value, make([]byte, 16))
-		}
-		var n int
-		if rest, err := asn1.Unmarshal(it.Value.FullBytes, &n); err != nil || len(rest) != 0 || n < 0 || n > 0xffff || i < 16 && n > 0xff {
-			return refuse("PCK certificate: TCB item %d out of range", i)
-		}
-		if i == 16 {
-			p.PCESVN = uint16(n)
-		} else {
-			p.SGX[i] = uint8(n)
-		}
-	}
-	return nil
-}
-
-func octets(v asn1.RawValue, dst []byte) error {
-	var b []byte
-	if rest, err := asn1.Unmarshal(v.FullBytes, &b); err != nil || len(rest) != 0 || len(b) != len(dst) {
-		return refuse("PCK certificate: want an octet string of %d bytes", len(dst))
-	}
-	copy(dst, b)
-	return nil
 }
 
 // qeVendorIntel is the vendor id in the quote header.

@@ -101,6 +101,7 @@ func TestPCKRefusals(t *testing.T) {
 	drop := func(i int) []pkix.Extension {
 		return edited(func(l []item) []item { return slices.Delete(l, i, i+1) })
 	}
+	der := func(b ...byte) asn1.RawValue { return asn1.RawValue{FullBytes: b} }
 	trailing := extension(t, sgxItems())
 	trailing.Value = append(trailing.Value, 5, 0)
 	for _, tc := range []struct {
@@ -125,6 +126,16 @@ func TestPCKRefusals(t *testing.T) {
 		{"component 256", "item 3 out of range", tcbSet(3, 256)}, {"component -1", "item 3 out of range", tcbSet(3, -1)},
 		{"component is octets", "item 3 out of range", tcbSet(3, []byte{1})},
 		{"PCE SVN 65536", "item 16 out of range", tcbSet(16, 65536)}, {"PCE SVN -1", "item 16 out of range", tcbSet(16, -1)},
+		{"component of two bytes", "item 3 out of range", tcbSet(3, der(2, 2, 0, 16))}, {"component of no bytes", "item 3 out of range", tcbSet(3, der(2, 0))},
+		{"length of two bytes", "without a readable", set(2, der(4, 0x81, 2, 0, 0))}, {"length of any", "without a readable", set(2, der(4, 0x80, 0, 0))},
+		{"octets in pieces", "octet string of 2", set(2, der(0x24, 4, 4, 2, 0, 0))},
+		{"item of three", "without a readable", edited(func(l []item) []item {
+			return append(l, item{oid(9), der(5, 0, 5, 0)})
+		})},
+		{"item of another arc", "without a readable", edited(func(l []item) []item { return append(l, item{asn1.ObjectIdentifier{1, 2, 3}, 1}) })},
+		{"item of a deeper arc", "without a readable", edited(func(l []item) []item { return append(l, item{oid(9, 1), 1}) })},
+		{"item of a large arc", "without a readable", edited(func(l []item) []item { return append(l, item{oid(128), 1}) })},
+		{"TCB item of another arc", "TCB item 2", tcb(func(l []item) []item { l[2].ID = oid(3, 3); return l })},
 		{"short CPU SVN", "octet string of 16", tcbSet(17, make([]byte, 15))},
 	} {
 		fmspc, _, err := tdx.FMSPC(withCert(t, raw, 0, leafCert(t, cn, tc.ext...)))

@@ -41,7 +41,7 @@ type node struct {
 	set collateral.Set
 }
 
-func newNode(t *testing.T, name string, edit func([]byte)) node {
+func newNode(t testing.TB, name string, edit func([]byte)) node {
 	t.Helper()
 	hw, err := simtee.New(simtee.Config{Seed: make([]byte, 32), Machine: name, Clock: at, Faults: simtee.Faults{QEReport: edit}})
 	if err != nil {
@@ -72,7 +72,7 @@ func (n node) vendor(c *tdx.Cache) error {
 	return nil
 }
 
-func bare(t *testing.T, curve elliptic.Curve, n int) func() error {
+func bare(t testing.TB, curve elliptic.Curve, n int) func() error {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
@@ -102,7 +102,7 @@ const (
 	p384           = "1 P-384"
 )
 
-func tdxOps(t *testing.T) []op {
+func tdxOps(t testing.TB) []op {
 	t.Helper()
 	known, fresh := newNode(t, "", nil), newNode(t, "another", nil)
 	other := newNode(t, "", func(r []byte) { r[64] ^= 1 }) // the machine's next quoting enclave
