@@ -150,6 +150,8 @@ func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, act
 		return struct{}{}, nil
 	case "GET guest/containers":
 		return json.RawMessage(`{"containers":[{"id":"c1","names":["/web"],"image":"x","image_id":"y","created":1,"state":"running","status":"Up"}]}`), nil
+	case "GET serial":
+		return plain("the console\n"), nil
 	case "GET guest/logs/web":
 		return plain("hello from web " + r.URL.Query().Get("tail") + "\n"), nil
 	default:

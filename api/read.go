@@ -76,7 +76,9 @@ func (s *Server) getCVM(ctx context.Context, in *cvmInput) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.legacyDetail(c, ops), nil
+	v := s.legacyDetail(c, ops)
+	v["syslog_endpoint"], v["encrypted_env_pubkey"] = s.consoleLink(ctx, c), s.envPubkey(ctx, c)
+	return v, nil
 }
 
 type batchInput struct {

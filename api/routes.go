@@ -94,11 +94,12 @@ func (s *Server) routes(mux *chi.Mux) huma.API {
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "apiKey", In: "header", Name: "X-API-Key"}}
 	api := humachi.New(mux, cfg)
 	api.OpenAPI().Components.Schemas.Map()["Error"] = errorSchema(api.OpenAPI().Components.Schemas)
-	api.UseMiddleware(s.authenticate)
+	api.UseMiddleware(origin, s.authenticate)
 	s.catalogueRoutes(api)
 	s.cvmRoutes(api)
 	s.guestRoutes(api)
 	s.appRoutes(api)
+	s.consoleRoutes(api)
 	mux.Get("/health", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.NotFound(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/appcompose"
+	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/composefile"
 )
 
@@ -163,6 +165,27 @@ func (s *Server) cvmKMS(c store.CVM) *cloudapi.CVMKMSInfo {
 	return k
 }
 
+// envPubkeyTimeout bounds the question to the KMS: a CVM is shown without the key
+// rather than not at all.
+const envPubkeyTimeout = 3 * time.Second
+
+// envPubkey is the key that a CVM's environment is encrypted to. With a chain,
+// clients ask the KMS themselves and this stays empty.
+func (s *Server) envPubkey(ctx context.Context, c store.CVM) *string {
+	app, err := cvm.ParseAppID(c.AppID)
+	if err != nil || s.cfg.Chain.ID != 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, envPubkeyTimeout)
+	defer cancel()
+	k, err := s.keys.EnvKey(ctx, app)
+	if err != nil {
+		s.log.Warn("no environment key from the KMS", "app", c.AppID, "err", err)
+		return nil
+	}
+	return ptr(hex.EncodeToString(k.PublicKey))
+}
+
 // legacyDetail is GET /cvms/{id} in the 2025-10-28 shape.
 func (s *Server) legacyDetail(c store.CVM, ops []store.Operation) map[string]any {
 	d := parsed(c)
@@ -212,5 +235,6 @@ func uptime(c store.CVM, now time.Time) string {
 
 func (s *Server) detail(ctx context.Context, p store.Principal, c store.CVM) (cloudapi.CVMDetail, error) {
 	i, err := s.info(ctx, p, c)
+	i.KMSInfo.EncryptedEnvPubkey = s.envPubkey(ctx, c)
 	return cloudapi.CVMDetail{CVMInfo: i, ComposeFile: json.RawMessage(c.AppCompose)}, err
 }
