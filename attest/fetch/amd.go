@@ -6,10 +6,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-
 	"errors"
 	"fmt"
-
 	"slices"
 	"strconv"
 	"strings"
@@ -66,6 +64,7 @@ func reported(ev attest.Evidence) (chipQuestion, error) {
 	}
 	if bytes.Equal(q.chip, make([]byte, len(q.chip))) {
 		q.chip = nil
+		q.hints = q.fitting()
 	}
 	return q, nil
 }
@@ -210,8 +209,19 @@ func (c *Client) amdLeaf(q chipQuestion, issuers []*x509.Certificate) statement 
 	}
 }
 
-// chipName tells chips apart. Those whose id is masked differ by the certificates
-// that come with their reports.
+// fitting is the first of the hints that is for the report's TCB, alone: what names a
+// masked chip must not be what anybody can add to.
+func (q chipQuestion) fitting() []*x509.Certificate {
+	for i, h := range q.hints {
+		if leaf, err := sevsnp.ParseLeaf(h.Raw); err == nil && q.names(leaf) == nil {
+			return q.hints[i : i+1]
+		}
+	}
+	return nil
+}
+
+// chipName tells chips apart. Those whose id is masked differ by the certificate
+// that comes with their reports.
 func (q chipQuestion) chipName() string {
 	if q.chip != nil {
 		return hex.EncodeToString(q.chip)

@@ -71,7 +71,6 @@ type Client struct {
 	roots map[[32]byte]bool // nil: any
 
 	flight  singleflight.Group
-	slots   chan struct{} // bounds fetches at one time
 	store   *store
 	disk    *disk // nil: none
 	floors  *floors
@@ -84,9 +83,6 @@ type Client struct {
 // knownHosts bounds the memory of what quotes ask for: about 4 KiB each.
 const knownHosts = 2048
 
-// maxFetches bounds concurrent requests to all services.
-const maxFetches = 16
-
 // New checks the config and reads what the disk holds of floors.
 func New(cfg Config) (*Client, error) {
 	if len(cfg.URLs) == 0 && len(cfg.KDS) == 0 && cfg.Bundle == nil {
@@ -96,7 +92,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, cvm.Errorf(cvm.Invalid, "collateral: a limit is negative")
 	}
 	defaults(&cfg)
-	c := &Client{cfg: cfg, slots: make(chan struct{}, maxFetches), store: newStore(cfg.Entries, cfg.Bytes), wake: make(chan struct{}, 1),
+	c := &Client{cfg: cfg, store: newStore(cfg.Entries, cfg.Bytes), wake: make(chan struct{}, 1),
 		known: seen.New[known](knownHosts)}
 	c.http = httpClient(cfg)
 	var err error

@@ -1,18 +1,56 @@
 package fetch
 
 import (
+	"context"
 	"errors"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
 )
 
-// services are the base URLs of one kind, with what is remembered of each.
-type services struct{ all []*service }
+// services are the base URLs of one kind, with what is remembered of each. Each kind
+// has its own bounds: who makes us ask one vendor much must not keep us from another.
+type services struct {
+	all     []*service
+	slots   chan struct{} // bounds fetches at one time
+	waiting atomic.Int64  // for a slot
+}
+
+// Bounds of each kind of service.
+const (
+	maxFetches = 16  // at one time
+	maxWaiting = 256 // for one of them to end; more are refused
+)
+
+var errBusy = errors.New("too many questions at once")
+
+// enter waits for a slot; leave gives it back.
+func (s *services) enter(ctx context.Context) error {
+	if len(s.all) == 0 {
+		return nil
+	}
+	defer s.waiting.Add(-1)
+	if s.waiting.Add(1) > maxWaiting {
+		return errBusy
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *services) leave() {
+	if len(s.all) > 0 {
+		<-s.slots
+	}
+}
 
 // service is one base URL. After a failure others are asked first for a while,
 // twice as long after each further one.
@@ -37,7 +75,7 @@ const (
 )
 
 func newServices(urls []string) (*services, error) {
-	s := &services{}
+	s := &services{slots: make(chan struct{}, maxFetches)}
 	for _, text := range urls {
 		u, err := url.Parse(text)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {

@@ -54,9 +54,9 @@ func (c *Client) next(at time.Time) (s statement, when time.Time, ok bool) {
 		if e.part == nil || e.s.lasting || len(e.s.of.all) == 0 || at.Sub(e.asked) > idle {
 			continue
 		}
-		due := c.due(e.part, e.s)
+		due := c.due(e.part, e.s, at)
 		// Up to a tenth earlier, and never at the moment when callers would ask themselves.
-		due = due.Add(-due.Sub(e.part.fetched) / 10 * time.Duration(e.early) / perMille)
+		due = due.Add(-max(due.Sub(e.part.fetched), 0) / 10 * time.Duration(e.early) / perMille)
 		if e.retry.After(due) {
 			due = e.retry
 		}

@@ -41,10 +41,15 @@ type found struct {
 // minPause keeps statements that are about to end from being asked for all the time.
 const minPause = time.Minute
 
-// due is when a part should be asked for again.
-func (c *Client) due(p *part, s statement) time.Time {
-	if s.lasting {
+// due is when a part should be asked for again. One that says it was fetched after at
+// (a file that somebody wrote, or a clock that was wrong) is due at once: else it could
+// hold newer statements back for as long as it is valid.
+func (c *Client) due(p *part, s statement, at time.Time) time.Time {
+	switch {
+	case s.lasting:
 		return p.ends
+	case p.fetched.After(at.Add(minPause)):
+		return at
 	}
 	age := c.cfg.Refresh
 	if c.cfg.MaxAge > 0 {
@@ -88,7 +93,7 @@ func (c *Client) held(s statement, at time.Time) (found, bool, error) {
 	switch {
 	case !ok:
 		return found{}, false, nil
-	case c.usable(e.part, s, at) && at.Before(c.due(e.part, s)):
+	case c.usable(e.part, s, at) && at.Before(c.due(e.part, s, at)):
 		c.count.hits.Add(1)
 		return found{part: e.part}, true, nil
 	case !at.Before(e.retry):
@@ -110,7 +115,7 @@ func (c *Client) renew(ctx context.Context, s statement) (found, error) {
 		return f, err
 	}
 	old, unfit := c.best(s, at)
-	if old != nil && at.Before(c.due(old, s)) {
+	if old != nil && at.Before(c.due(old, s, at)) {
 		c.store.put(s, old, at)
 		c.poke()
 		return found{part: old}, nil
@@ -125,8 +130,10 @@ func (c *Client) renew(ctx context.Context, s statement) (found, error) {
 		err = cvm.Errorf(cvm.Unavailable, "%w; at hand, but %w", err, unfit).WithReason(ReasonUnavailable).WithFix(fixOf(err))
 	}
 	c.count.failed.Add(1)
-	c.store.fail(s, old, err, c.cfg.Clock())
-	c.poke()
+	if !errors.Is(err, errBusy) { // else nobody was asked
+		c.store.fail(s, old, err, c.cfg.Clock())
+		c.poke()
+	}
 	if at = c.cfg.Clock(); c.usable(old, s, at) {
 		c.cfg.Log.Warn("no service gives newer collateral: what is at hand is served", "statement", s.key, "fetched", old.fetched, "until", old.ends, "error", err)
 		return found{part: old, stale: true}, nil
@@ -196,12 +203,10 @@ func (c *Client) judged(s statement, p *part, at time.Time) (collateral.Floor, e
 
 // fetch asks the services in the order of their health.
 func (c *Client) fetch(ctx context.Context, s statement) (*part, collateral.Floor, error) {
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+	if err := s.of.enter(ctx); err != nil {
+		return nil, nil, cvm.Errorf(cvm.Unavailable, "no collateral %s: %w", s.key, err).WithReason(ReasonUnavailable).WithFix("try again later")
 	}
+	defer s.of.leave()
 	order, err := s.of.order(c.cfg.Clock())
 	errs := []error{err}
 	unknown := len(order) > 0 // every service answered that there is no such thing

@@ -16,6 +16,7 @@ type store struct {
 	byKey map[string]*list.Element // of *entry
 	order *list.List               // most recently used first
 	used  int64
+	lost  int // entries without a part
 }
 
 // entry is one statement: a part, the memory of a failure to get it, or both.
@@ -40,7 +41,7 @@ func newStore(entries int, bytes int64) *store {
 func (t *store) clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.byKey, t.order, t.used = map[string]*list.Element{}, list.New(), 0
+	t.byKey, t.order, t.used, t.lost = map[string]*list.Element{}, list.New(), 0, 0
 }
 
 func (t *store) size() (int, int64) {
@@ -104,13 +105,32 @@ func (t *store) set(e entry) {
 	}
 	t.byKey[e.s.key] = t.order.PushFront(&e)
 	t.used += weight(&e)
+	if e.part == nil {
+		t.lost++
+	}
+	for t.lost > max(t.entries/8, 1) {
+		t.remove(t.oldestFailure())
+	}
 	for t.order.Len() > t.entries || t.used > t.bytes && t.order.Len() > 1 {
 		t.remove(t.order.Back())
 	}
 }
 
+// oldestFailure finds it: failures have a share of their own, so that questions which
+// nobody can answer push out no answers.
+func (t *store) oldestFailure() *list.Element {
+	el := t.order.Back()
+	for of(el).part != nil {
+		el = el.Prev()
+	}
+	return el
+}
+
 func (t *store) remove(el *list.Element) {
 	e := of(el)
+	if e.part == nil {
+		t.lost--
+	}
 	t.order.Remove(el)
 	delete(t.byKey, e.s.key)
 	t.used -= weight(e)
