@@ -82,8 +82,8 @@ type run struct {
 }
 
 // Run verifies. Which roots are admitted: o.Roots if there are any; else those that
-// the policy lists; else the one that the file names; else, without a policy, the pinned
-// vendors'. A root that the caller's policy does not list and that no vendor's key
+// the policy lists; else, but for a policy of the caller's, the one that the file names;
+// else, without a policy, the pinned vendors'. A root that the caller's policy does not list and that no vendor's key
 // is pinned for makes the platform custom.
 //
 // An error (code invalid) says that the file's policy cannot be read; whatever else
@@ -165,6 +165,8 @@ func (r *run) chooseRoots() {
 		if r.in.Root != nil && !lists(r.policy.Roots, *r.in.Root) {
 			r.note("the file names a root that the policy does not list: it is not admitted")
 		}
+	case r.o.Policy != nil: // what it leaves out, a file may not fill in
+		r.note("the policy lists no root: nothing is admitted")
 	case r.in.Root != nil:
 		r.policy.Roots = []attest.Root{Named(*r.in.Root)}
 		if r.policy.Roots[0].Platform == cvm.PlatformCustom {

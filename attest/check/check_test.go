@@ -64,6 +64,8 @@ func TestRootOfTheFile(t *testing.T) {
 	w := newWorld(t, made{})
 	spki := w.hw.RootSPKI()
 	full := w.hw.Policy(w.ev.ReportData, claim.PhaseRunning)
+	none := full
+	none.Roots = nil
 	pins := func(platform string) func(map[string]any) {
 		return func(d map[string]any) {
 			d["policy"] = map[string]any{"roots": []any{map[string]any{"spki": hex.EncodeToString(spki[:]), "platform": platform}}, "tcb_status": []string{"UpToDate"},
@@ -84,6 +86,7 @@ func TestRootOfTheFile(t *testing.T) {
 		"the caller names another":           {o: check.Options{Roots: [][32]byte{{1}}}, verdict: check.Rejected, on: "unknown", failed: []string{claim.RootAdmitted}},
 		"Intel's policy":                     {o: strict(t, "strict:running", w), verdict: check.Rejected, on: "unknown", failed: []string{claim.RootAdmitted, claim.ImageMeasurement}},
 		"the caller's policy says simulated": {edit: noRoot, o: check.Options{Policy: &full, PolicyName: "mine"}, verdict: check.Accepted, on: "simulated"},
+		"the caller's policy lists none":     {o: check.Options{Policy: &none, PolicyName: "mine"}, verdict: check.Rejected, on: "unknown", failed: []string{claim.RootAdmitted}},
 		"both say so":                        {o: check.Options{Policy: &full, PolicyName: "mine", Roots: [][32]byte{spki}}, verdict: check.Accepted, on: "simulated"},
 		// The container variant is for simulated machines only, so that a custom root cannot pass it.
 		"the file's policy says simulated": {edit: pins("simulated"), verdict: check.Rejected, on: "custom", failed: []string{claim.ImageMeasurement}},
