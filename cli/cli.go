@@ -52,14 +52,16 @@ type Config struct {
 // app is one run of the command.
 type app struct {
 	Config
-	json     bool
-	noJSON   bool
-	token    string
-	profile  string
-	cvmID    string
-	apiVer   string
-	reported bool // the error is on the screen already
-	lines    *bufio.Reader
+	json    bool
+	noJSON  bool
+	token   string
+	profile string
+	cvmID   string
+	apiVer  string
+	// interactive: a person chooses the CVM from a list.
+	interactive bool
+	reported    bool // the error is on the screen already
+	lines       *bufio.Reader
 }
 
 // Run executes one command and returns its exit code.
@@ -94,6 +96,10 @@ func exitCode(err error) int {
 	var u *usageError
 	if errors.As(err, &u) {
 		return ExitInvalid
+	}
+	var tool *exitError
+	if errors.As(err, &tool) {
+		return tool.code
 	}
 	switch cvm.CodeOf(err) {
 	case cvm.Invalid, cvm.Unsupported:
@@ -147,17 +153,20 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.noJSON, "no-json", false, "output in text")
 	f.StringVar(&a.cvmID, "cvm-id", "", "CVM: name, UUID, app id or instance id")
 	f.StringVar(&a.profile, "profile", "", "use another login for this command")
+	f.BoolVar(&a.interactive, "interactive", false, "choose the CVM from a list")
 	f.StringVar(&a.apiVer, "api-version", "", "2025-10-28 or 2026-01-21; accepted for compatibility")
 	_, _ = f.MarkHidden("api-key"), f.MarkHidden("no-json")
-	_ = f.MarkHidden("api-version")
+	_, _ = f.MarkHidden("api-version"), f.MarkHidden("interactive")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w\nsee: %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(a.deployCmd(), a.cvmsCmd(), a.psCmd(), a.logsCmd(), a.envsCmd(),
-		a.loginCmd(), a.logoutCmd(), a.statusCmd(), a.whoamiCmd(), a.profilesCmd(), a.switchCmd(),
+	root.AddCommand(a.deployCmd(), a.cvmsCmd(), a.psCmd(), a.logsCmd(), a.envsCmd(), a.appsCmd(), a.instancesCmd(),
+		a.linkCmd(), a.sshCmd(), a.cpCmd(), a.sshKeysCmd(), a.runtimeConfigCmd(), a.allowDevicesCmd(),
+		a.loginCmd(), a.logoutCmd(), a.statusCmd(), a.whoamiCmd(), a.profilesCmd(), a.switchCmd(), a.authCmd(),
 		a.verifyCmd(), a.evidenceCmd(), a.collateralCmd(), a.measureCmd(), a.walletCmd(), a.trustCmd(),
 		a.nodesCmd(), a.kmsCmd(), a.instanceTypesCmd(), a.osImagesCmd(), a.apiCmd(),
 		a.completionCmd(root), a.upCmd(), a.downCmd())
+	a.completions(root)
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
 }

@@ -19,14 +19,17 @@ func (a *app) cvmsCmd() *cobra.Command {
 		a.powerCmd("start", "Start a stopped CVM", cloudapi.StatusRunning, (*cloudapi.Client).Start),
 		a.powerCmd("stop", "Stop a running CVM; its volumes stay", cloudapi.StatusStopped, (*cloudapi.Client).Shutdown),
 		a.powerCmd("restart", "Restart a CVM", cloudapi.StatusRunning, (*cloudapi.Client).Restart),
-		a.cvmsDeleteCmd(), a.logsOf("logs [cvm]", "Fetch logs from a CVM"), a.attestationCmd())
+		a.cvmsDeleteCmd(), a.logsOf("logs [cvm]", "Fetch logs from a CVM"), a.serialLogsCmd(), a.attestationCmd(),
+		a.resizeCmd(), a.replicateCmd(), a.deviceAllowlistCmd(), a.nodeListing("list-nodes"), a.runtimeConfigCmd(), a.cvmsCreateCmd(), a.cvmsUpgradeCmd())
 }
 
 func (a *app) cvmsListCmd() *cobra.Command {
-	var statuses []string
-	var search string
+	var f listFlags
 	c := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List CVMs", Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
 			s, err := a.loggedIn()
 			if err != nil {
 				return err
@@ -37,34 +40,47 @@ func (a *app) cvmsListCmd() *cobra.Command {
 			}
 			var items []cloudapi.CVMInfo
 			for _, v := range all {
-				if matches(v, search, statuses) {
+				if f.matches(v) {
 					items = append(items, v)
 				}
+			}
+			total := len(items)
+			if items, err = cut(&paged{f.page, f.pageSize}, items); err != nil {
+				return err
+			}
+			if shown := (f.page-1)*f.pageSize + len(items); shown < total && !a.json {
+				defer a.say("%d of %d shown (--page %d shows the next)", len(items), total, f.page+1)
 			}
 			return printList(a, items, "no CVMs (phala deploy makes one)", []string{"NAME", "STATUS", "TYPE", "APP ID", "URL"},
 				func(v cloudapi.CVMInfo) []string {
 					return []string{v.Name, statusText(v), str(v.Resource.InstanceType), str(v.AppID), urlOf(v)}
 				})
 		}}
-	c.Flags().StringVar(&search, "search", "", "by name, app id, UUID or instance id")
-	c.Flags().StringArrayVar(&statuses, "status", nil, "only this status (repeatable)")
+	f.add(c)
 	return c
 }
 
-func matches(v cloudapi.CVMInfo, search string, statuses []string) bool {
-	hit := search == ""
-	for _, f := range []string{v.Name, str(v.AppID), str(v.VMUUID), str(v.InstanceID)} {
-		hit = hit || strings.Contains(f, search)
+// matches applies the filters to one CVM.
+func (f *listFlags) matches(v cloudapi.CVMInfo) bool {
+	hit := f.search == ""
+	for _, s := range []string{v.Name, str(v.AppID), str(v.VMUUID), str(v.InstanceID)} {
+		hit = hit || strings.Contains(s, f.search)
 	}
-	if len(statuses) == 0 {
-		return hit
+	node, region, image := "", "", ""
+	if v.NodeInfo != nil {
+		node, region = str(v.NodeInfo.Name), str(v.NodeInfo.Region)
 	}
-	for _, s := range statuses {
-		if s == v.Status {
-			return hit
-		}
+	if v.OS != nil {
+		image = str(v.OS.Name)
 	}
-	return false
+	for _, p := range []struct{ want, have string }{{f.node, node}, {f.region, region}, {f.baseImage, image},
+		{f.instanceType, str(v.Resource.InstanceType)}, {f.kms, str(v.KMSType)}} {
+		hit = hit && (p.want == "" || p.want == p.have)
+	}
+	if f.listed || f.noListed {
+		hit = hit && v.Listed == f.listed
+	}
+	return hit && (len(f.statuses) == 0 || slices.Contains(f.statuses, v.Status))
 }
 
 func statusText(v cloudapi.CVMInfo) string {

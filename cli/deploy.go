@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,11 +21,14 @@ import (
 // deployFlags are the flags of deploy.
 type deployFlags struct {
 	name, compose, instanceType, region, image, kms, fs, disk string
-	preLaunch, rpcURL, trust, nodeID, privateKey              string
+	preLaunch, nodeID                                         string
 	envs                                                      []string
 	publicLogs, noPublicLogs, publicSys, noPublicSys          bool
 	listed, noListed, devOS, noDevOS                          bool
-	wait, noWait, dryRun                                      bool
+	wait, noWait, dryRun, debug                               bool
+	vcpu, memory                                              int
+	uuid, kmsID, sshKey, customApp, nonce                     string
+	commitFlags
 }
 
 const deployLong = `Deploy a docker-compose file as a confidential VM, or update the one with this name.
@@ -37,9 +41,14 @@ you; the CVM boots, proves itself to the KMS and serves.`
 func (a *app) deployCmd() *cobra.Command {
 	var f deployFlags
 	c := &cobra.Command{Use: "deploy", Short: "Deploy a new CVM, or update an existing one", Long: deployLong,
-		Example: "  phala deploy -c docker-compose.yml -n hello -e SECRET=x\n  phala deploy -n hello -e .env          # the same name again: update in place\n  phala deploy -n hello --dry-run        # only show what would change",
+		Example: "  phala deploy -c docker-compose.yml -n hello -e SECRET=x\n  phala deploy -n hello -e .env          # the same name again: update in place\n  phala deploy -n hello --plan           # only show what would change",
 		Args:    args(cobra.NoArgs),
 		RunE:    func(c *cobra.Command, _ []string) error { return a.deploy(c.Context(), &f) }}
+	f.add(c)
+	return c
+}
+
+func (f *deployFlags) add(c *cobra.Command) {
 	s := c.Flags()
 	s.StringVarP(&f.name, "name", "n", "", "CVM name (default: phala.toml, then the directory's name)")
 	s.StringVarP(&f.compose, "compose", "c", "", "Docker Compose file (default: docker-compose.yml)")
@@ -49,7 +58,8 @@ func (a *app) deployCmd() *cobra.Command {
 	s.StringVar(&f.kms, "kms", "", "KMS: phala, ethereum, base, or an id")
 	s.BoolVar(&f.wait, "wait", false, "wait until it serves (the default)")
 	s.BoolVar(&f.noWait, "no-wait", false, "return when the cloud has accepted it")
-	s.BoolVar(&f.dryRun, "dry-run", false, "check and show the plan, change nothing")
+	s.BoolVar(&f.dryRun, "plan", false, "check and show the plan, change nothing")
+	s.BoolVar(&f.dryRun, "dry-run", false, "the same as --plan")
 	s.StringVar(&f.disk, "disk-size", "", "disk size with unit, e.g. 50G")
 	s.StringVar(&f.fs, "fs", "", "filesystem of the data disk: ext4 or zfs")
 	s.StringVar(&f.image, "image", "", "OS image (phala os-images)")
@@ -62,14 +72,34 @@ func (a *app) deployCmd() *cobra.Command {
 	s.BoolVar(&f.publicSys, "public-sysinfo", true, "anyone may read the system information")
 	s.BoolVar(&f.noPublicSys, "no-public-sysinfo", false, "only you may read it")
 	s.BoolVar(&f.listed, "listed", false, "list the CVM publicly")
+	s.BoolVar(&f.devOS, "dev-os", false, "use a development OS image (with your SSH key)")
+	s.StringVar(&f.sshKey, "ssh-pubkey", "", "SSH public key for a development image (default: ~/.ssh/id_ed25519.pub, id_rsa.pub)")
+	s.BoolVar(&f.prepare, "prepare-only", false, "prepare an update and print its commit token; put nothing on chain")
+	s.BoolVar(&f.commit, "commit", false, "commit a prepared update (with --token; no login needed)")
+	s.StringVar(&f.token, "token", "", "commit token of --prepare-only")
+	s.StringVar(&f.composeHash, "compose-hash", "", "compose hash of the prepared update (default: the token's)")
+	s.StringVar(&f.transaction, "transaction-hash", "", "transaction that allowed it on chain, or "+alreadyRegistered)
+	f.addOld(c)
+}
+
+// addOld adds flags that only old scripts of the public CLI use, and opposites that
+// say the default.
+func (f *deployFlags) addOld(c *cobra.Command) {
+	s := c.Flags()
 	s.BoolVar(&f.noListed, "no-listed", false, "do not list it (the default)")
-	s.BoolVar(&f.devOS, "dev-os", false, "use a development OS image")
-	s.BoolVar(&f.noDevOS, "no-dev-os", false, "do not")
+	s.BoolVar(&f.noDevOS, "no-dev-os", false, "no development image")
 	s.StringVar(&f.privateKey, "private-key", "", "")
-	for _, h := range []string{"private-key", "wait", "no-listed", "no-dev-os"} {
+	s.StringVar(&f.uuid, "uuid", "", "")
+	s.IntVar(&f.vcpu, "vcpu", 0, "")
+	s.IntVar(&f.memory, "memory", 0, "")
+	s.StringArrayVar(&f.envs, "env-file", nil, "")
+	s.StringVar(&f.kmsID, "kms-id", "", "")
+	s.StringVar(&f.customApp, "custom-app-id", "", "")
+	s.StringVar(&f.nonce, "nonce", "", "")
+	s.BoolVar(&f.debug, "debug", false, "")
+	for _, h := range []string{"private-key", "wait", "no-listed", "no-dev-os", "uuid", "vcpu", "memory", "env-file", "kms-id", "custom-app-id", "nonce", "debug", "dry-run"} {
 		_ = s.MarkHidden(h)
 	}
-	return c
 }
 
 // job is one deploy as far as it has come.
@@ -78,6 +108,7 @@ type job struct {
 	s       *session
 	steps   *steps
 	name    string
+	ref     string // an existing CVM is meant, by any of its ids
 	text    string // the compose file
 	file    *composefile.File
 	env     []keys.EnvVar
@@ -89,6 +120,12 @@ type job struct {
 }
 
 func (a *app) deploy(ctx context.Context, f *deployFlags) error {
+	if err := f.check(false); err != nil {
+		return err
+	}
+	if f.commit {
+		return a.commitPrepared(ctx, f)
+	}
 	j, err := a.readInputs(f)
 	if err != nil {
 		return err
@@ -110,8 +147,8 @@ func (a *app) deploy(ctx context.Context, f *deployFlags) error {
 
 // readInputs reads and checks everything local, before anything is asked of anyone.
 func (a *app) readInputs(f *deployFlags) (*job, error) {
-	if f.privateKey != "" {
-		return nil, usage("--private-key is not taken: other users of this machine can read arguments\nfix: phala wallet import FILE")
+	if f.customApp != "" || f.nonce != "" {
+		return nil, cvm.Errorf(cvm.Unsupported, "--custom-app-id and --nonce are for a KMS without a chain; here the app's contract is its id")
 	}
 	s, err := a.session()
 	if err != nil {
@@ -121,15 +158,12 @@ func (a *app) readInputs(f *deployFlags) (*job, error) {
 	if err := a.readCompose(j); err != nil {
 		return nil, err
 	}
-	if j.name, err = a.cvmName(f, s); err != nil {
+	if j.ref = a.existing(f, s); j.ref != "" {
+		j.name = j.ref // until the cloud tells its name
+	} else if j.name, err = a.cvmName(f, s); err != nil {
 		return nil, err
 	}
-	envs := f.envs
-	if len(envs) == 0 && s.project.EnvFile != "" {
-		envs = []string{s.project.EnvFile}
-	}
-	j.envSet = len(envs) > 0
-	if j.env, err = a.readEnv(envs); err != nil {
+	if err := a.deployEnv(j); err != nil {
 		return nil, err
 	}
 	if j.diskGB, err = diskGB(f.disk); err != nil {
@@ -154,6 +188,34 @@ func (a *app) readInputs(f *deployFlags) (*job, error) {
 		return nil, cvm.Errorf(cvm.Invalid, "compose file and pre-launch script have %d bytes together, the limit is %d", len(j.text)+len(j.script), composefile.MaxSize)
 	}
 	return j, nil
+}
+
+// existing is the id of a CVM that is to be updated, by a flag or by phala.toml; a
+// name in phala.toml may also be that of one to make.
+func (a *app) existing(f *deployFlags, s *session) string {
+	if f.name != "" {
+		return ""
+	}
+	p := s.project
+	return first(a.cvmID, f.uuid, p.ID, p.UUID, p.AppID, p.InstanceID)
+}
+
+// deployEnv reads the environment; a development image gets the SSH key through it.
+func (a *app) deployEnv(j *job) (err error) {
+	envs := j.f.envs
+	if len(envs) == 0 && j.s.project.EnvFile != "" {
+		envs = []string{j.s.project.EnvFile}
+	}
+	if j.f.devOS || j.f.sshKey != "" {
+		key, _, err := a.publicKey(j.f.sshKey)
+		if err != nil {
+			return err
+		}
+		envs = append(slices.Clone(envs), "DSTACK_AUTHORIZED_KEYS="+key)
+	}
+	j.envSet = len(envs) > 0
+	j.env, err = a.readEnv(envs)
+	return err
 }
 
 // readCompose reads and lints the compose file.
@@ -202,7 +264,7 @@ var nameRule = regexp.MustCompile(`^[a-zA-Z]([a-zA-Z0-9-]*[a-zA-Z0-9])?$`)
 const nameFix = "-n NAME: 5 to 63 characters, letters, digits and single dashes, beginning with a letter"
 
 func (a *app) cvmName(f *deployFlags, s *session) (string, error) {
-	name := first(f.name, a.cvmID, s.project.Name)
+	name := first(f.name, s.project.Name)
 	what := "name"
 	if name == "" {
 		name, what = filepath.Base(a.Workdir), "the directory's name"

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -20,13 +19,17 @@ type plan struct {
 	trust  *verify.Profile
 	owner  string              // 0x-address that owns the app and signs its environment
 	old    *cloudapi.CVMDetail // nil: a new CVM
-	raw    []byte              // exact app-compose bytes, built here
-	hash   cvm.ComposeHash     // of raw
-	kms    *cloudapi.KMS       // as the cloud named it, checked
-	device cvm.DeviceID        // machine the app may run on
-	place  string              // why there
-	size   *string             // instance type
-	change bool                // the app-compose differs from what runs
+	doc    *appcompose.Document
+	raw    []byte          // exact app-compose bytes, built here
+	hash   cvm.ComposeHash // of raw
+	kms    *cloudapi.KMS   // as the cloud named it, checked
+	device cvm.DeviceID    // machine the app may run on
+	place  string          // why there
+	size   *string         // instance type
+	change bool            // the app-compose differs from what runs
+
+	changes []string // against what runs, in words
+	price   string   // per hour
 }
 
 // plan finds out whether the name exists, builds the app-compose here and has the
@@ -46,7 +49,9 @@ func (a *app) plan(ctx context.Context, j *job) (*plan, error) {
 	old, err := j.s.api.CVM(ctx, j.name)
 	switch {
 	case err == nil:
-		p.old = &old
+		p.old, j.name = &old, old.Name
+	case j.ref != "" && cvm.CodeOf(err) == cvm.NotFound:
+		return nil, cvm.Errorf(cvm.NotFound, "there is no CVM %q to update", j.ref).WithFix("phala cvms list shows them; -n NAME deploys a new one")
 	case cvm.CodeOf(err) != cvm.NotFound:
 		return nil, err
 	}
@@ -63,6 +68,9 @@ func (a *app) plan(ctx context.Context, j *job) (*plan, error) {
 		err = a.provisionUpdate(ctx, j, p)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := a.describe(ctx, j, p); err != nil {
 		return nil, err
 	}
 	j.steps.ok("app-compose built here and by the cloud: the same bytes, hash " + short(p.hash.String()))
@@ -120,14 +128,15 @@ func (a *app) build(j *job, p *plan) error {
 	if err != nil {
 		return err
 	}
-	p.raw, p.hash = raw, doc.Hash()
+	p.doc, p.raw, p.hash = d, raw, doc.Hash()
 	return nil
 }
 
 func (a *app) provisionNew(ctx context.Context, j *job, p *plan) error {
 	req := cloudapi.ProvisionRequest{
 		Name: j.name, InstanceType: j.f.instanceType, DiskSize: j.diskGB, NodeID: j.nodeID, Region: j.f.region,
-		Image: j.f.image, ComposeFile: json.RawMessage(p.raw), Listed: j.f.listed, KMS: j.f.kms, EnvKeys: envNames(j.env),
+		Image: j.f.image, ComposeFile: json.RawMessage(p.raw), Listed: j.listed(), KMS: j.f.kms, KMSID: j.f.kmsID, EnvKeys: envNames(j.env),
+		VCPU: j.f.vcpu, Memory: j.f.memory,
 	}
 	if j.f.devOS || j.f.noDevOS {
 		req.PreferDev = &j.f.devOS
@@ -144,8 +153,8 @@ func (a *app) provisionNew(ctx context.Context, j *job, p *plan) error {
 }
 
 func (a *app) provisionUpdate(ctx context.Context, j *job, p *plan) error {
-	if j.f.instanceType != "" && j.f.instanceType != str(p.old.Resource.InstanceType) || j.diskGB != 0 && num(p.old.Resource.DiskInGB) != fmt.Sprint(j.diskGB) {
-		return cvm.Errorf(cvm.Unsupported, "an update does not change the size of %s", j.name).WithFix("leave --instance-type and --disk-size out, or deploy under another name")
+	if j.f.vcpu+j.f.memory > 0 || j.f.instanceType != "" && j.f.instanceType != str(p.old.Resource.InstanceType) || j.diskGB != 0 && num(p.old.Resource.DiskInGB) != fmt.Sprint(j.diskGB) {
+		return cvm.Errorf(cvm.Unsupported, "an update does not change the size of %s", j.name).WithFix("phala cvms resize " + j.name + " does; leave the sizes out here")
 	}
 	pv, err := j.s.api.ProvisionCompose(ctx, p.ref(), json.RawMessage(p.raw))
 	if err != nil {
@@ -159,6 +168,13 @@ func (a *app) provisionUpdate(ctx context.Context, j *job, p *plan) error {
 		p.change = strings.TrimPrefix(*p.old.ComposeHash, "0x") != p.hash.String()
 	}
 	return p.check(pv.DeviceID)
+}
+
+func (j *job) listed() bool {
+	if j.s.project.Listed != nil && !j.f.noListed {
+		return j.f.listed || *j.s.project.Listed
+	}
+	return j.f.listed && !j.f.noListed
 }
 
 // ref names the CVM of an update beyond doubt.
@@ -190,73 +206,6 @@ func (p *plan) check(device *string) error {
 	var err error
 	p.device, err = cvm.ParseDeviceID(*device)
 	return err
-}
-
-// planJSON is the answer of --dry-run --json.
-type planJSON struct {
-	Action      string   `json:"action"`
-	Name        string   `json:"name"`
-	ComposeHash string   `json:"compose_hash"`
-	AppCompose  string   `json:"app_compose"`
-	Owner       string   `json:"owner"`
-	ChainID     uint64   `json:"chain_id"`
-	Contract    string   `json:"kms_contract"`
-	DeviceID    string   `json:"device_id"`
-	EnvNames    []string `json:"env_names"`
-	Ports       []int    `json:"ports"`
-	Changed     bool     `json:"changed"`
-	Findings    any      `json:"findings"`
-}
-
-func (p *plan) json(j *job) planJSON {
-	out := planJSON{Action: p.action(), Name: j.name, ComposeHash: p.hash.String(), AppCompose: string(p.raw), Owner: p.owner,
-		ChainID: p.trust.Chain.ID, Contract: p.trust.Chain.KMSContract, DeviceID: hex.EncodeToString(p.device[:]),
-		EnvNames: envNames(j.env), Ports: []int{}, Changed: p.change, Findings: j.file.Lint()}
-	for _, port := range j.file.Ports() {
-		out.Ports = append(out.Ports, port.Published)
-	}
-	return out
-}
-
-func (p *plan) action() string {
-	if p.old == nil {
-		return "create"
-	}
-	return "update"
-}
-
-func (a *app) showPlan(j *job, p *plan) {
-	a.say("")
-	if p.old == nil {
-		a.say("Plan: create CVM %s%s", j.name, maybe(" (%s)", str(p.size)))
-	} else {
-		a.say("Plan: update CVM %s in place (app %s)", j.name, str(p.old.AppID))
-	}
-	for _, s := range j.file.Services() {
-		a.say("  service      %s  %s", s.Name, s.Image)
-	}
-	for _, port := range j.file.Ports() {
-		if port.Reachable() {
-			a.say("  port         %d -> %s:%d", port.Published, port.Service, port.Target)
-		}
-	}
-	a.say("  app-compose  %s", p.hash)
-	switch {
-	case j.envSet && len(j.env) > 0:
-		a.say("  environment  %s: encrypted to the app, signed by %s", strings.Join(envNames(j.env), ", "), p.owner)
-	case p.old != nil && p.old.HasEnv:
-		a.say("  environment  stays as it is")
-	}
-	a.say("  machine      %s%s", short(p.device.String()), maybe("  %s", p.place))
-	switch {
-	case p.old == nil:
-		a.say("  on chain     make the app's contract with this hash (chain %d, DstackKms %s, owner %s)", p.trust.Chain.ID, p.trust.Chain.KMSContract, p.owner)
-	case p.change:
-		a.say("  on chain     allow this hash for app %s (chain %d)", str(p.old.AppID), p.trust.Chain.ID)
-	default:
-		a.say("  on chain     nothing: the app-compose is the one that runs")
-	}
-	a.say("")
 }
 
 func maybe(format, s string) string {

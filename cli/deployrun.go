@@ -42,6 +42,9 @@ func (a *app) runDeploy(ctx context.Context, j *job) error {
 		}
 		return nil
 	}
+	if j.f.prepare {
+		return a.prepareDeploy(ctx, j, p)
+	}
 	if p.old != nil && !p.change && !j.envSet {
 		return a.finishDeploy(ctx, j, p, deployed{Action: "unchanged", Status: p.old.Status}, p.ref(), -1)
 	}

@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/check"
 	"github.com/confidential-cloud/phala/attest/claim"
+	"github.com/confidential-cloud/phala/attest/composite"
 	"github.com/confidential-cloud/phala/attest/fetch"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/verify"
@@ -22,7 +22,8 @@ import (
 const evidenceCheckLong = `Check one piece of evidence, offline: which machine made it, what it measured, and
 whether that is admitted. FILE (- for stdin) is one of
   - JSON with "quote" (hex) or "attestation" (hex), as a guest's quote API answers it,
-    and, if wanted, "collateral", "root" (DER in hex), "at" (unix seconds), "policy"
+    and, if wanted, "parts" (GPUs, a TPM), "collateral", "root" (DER in hex),
+    "at" (unix seconds), "policy"
   - a certificate with RA-TLS extensions (PEM or DER)
   - an encoded attestation
 Without a policy, cryptography and the vendor's rules only are applied, and the answer
@@ -132,9 +133,11 @@ func (a *app) evidenceOptions(ctx context.Context, in check.Input, f evidenceFla
 		}
 	}
 	if f.policy != "" {
-		if o.Policy, o.PolicyName, err = a.readPolicy(f.policy); err != nil {
+		p, name, err := a.readPolicy(f.policy)
+		if err != nil {
 			return o, "", err
 		}
+		o.Policy, o.Parts, o.PolicyName = &p.CPU, p.Parts, name
 	}
 	switch {
 	case f.collateral != "" && len(f.urls)+len(f.kds) > 0:
@@ -177,20 +180,19 @@ func (a *app) readRoot(s string) (*[32]byte, error) {
 }
 
 // readPolicy takes the name of a policy, or a file.
-func (a *app) readPolicy(s string) (*attest.Policy, string, error) {
-	p, err := check.NamedPolicy(s)
-	if err == nil {
-		return &p, s, nil
+func (a *app) readPolicy(s string) (p composite.Policy, name string, err error) {
+	if p.CPU, err = check.NamedPolicy(s); err == nil {
+		return p, s, nil
 	}
 	if !exists(a.path(s)) && s != "-" {
-		return nil, "", err
+		return p, "", err
 	}
 	b, err := a.readInput(s)
 	if err != nil {
-		return nil, "", err
+		return p, "", err
 	}
-	p, err = attest.ParsePolicy(b)
-	return &p, s, err
+	p, err = composite.ParsePolicy(b)
+	return p, s, err
 }
 
 func readTime(s string) (time.Time, error) {
@@ -226,6 +228,9 @@ func (a *app) printEvidence(r check.Report) {
 		if c.Want != "" {
 			a.printf("    wanted %s, found %s\n", verify.Printable(c.Want), verify.Printable(c.Got))
 		}
+	}
+	for _, p := range r.Parts {
+		a.printf("%s\n", verify.Printable("part "+p.Name+": "+p.Variant+", bound by "+string(p.Binding)))
 	}
 	for _, n := range r.Notes {
 		a.printf("\n%s\n", a.warn(verify.Printable(n)))

@@ -1,84 +1,107 @@
 package cli
 
 import (
+	"context"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/profile"
 )
 
+const loginLong = `Log in. Without a key, a person approves it in a browser (device login). A key may be
+given as argument (other users of this machine can read it there), in
+PHALA_CLOUD_API_KEY, or with --manual on stdin or at a prompt.`
+
+// loginFlags are the flags of login.
+type loginFlags struct {
+	url                        string
+	manual, printToken, noOpen bool
+}
+
 func (a *app) loginCmd() *cobra.Command {
-	var url string
-	var manual, printToken, noOpen bool
-	c := &cobra.Command{Use: "login [api-key]", Short: "Log in with an API key",
-		Long: "Log in with an API key: as argument, on stdin, or asked for on a terminal\n(an argument can be read by other users of this machine).",
+	var fl loginFlags
+	c := &cobra.Command{Use: "login [api-key]", Short: "Log in", Long: loginLong,
 		Args: args(cobra.MaximumNArgs(1)),
-		RunE: func(c *cobra.Command, as []string) error {
-			dir, err := profile.Dir(a.Getenv)
-			if err != nil {
-				return err
-			}
-			key, err := a.loginKey(as)
-			if err != nil {
-				return err
-			}
-			prefix := strings.TrimRight(first(url, a.Getenv("PHALA_CLOUD_API_PREFIX"), profile.DefaultAPI), "/")
-			api, err := newClient(prefix, key)
-			if err != nil {
-				return err
-			}
-			me, err := api.Me(c.Context())
-			if err != nil {
-				return a.loginError(prefix, err)
-			}
-			if printToken {
-				a.printf("%s\n", key)
-				return nil
-			}
-			name := first(a.profile, str(me.Workspace.Slug), "default")
-			extras, err := profile.LoadExtras(dir)
-			if err != nil {
-				return err
-			}
-			l := profile.Login{Token: key, APIPrefix: prefix, UpdatedAt: a.Now().UTC().Format(time.RFC3339),
-				Workspace: profile.Workspace{Name: me.Workspace.Name, Slug: str(me.Workspace.Slug)},
-				User:      profile.User{Username: me.User.Username, Email: me.User.Email}}
-			if err := profile.Put(dir, name, l, extras.Profiles[name]); err != nil {
-				return err
-			}
-			a.say("%s", a.good("logged in to "+prefix+" as "+me.User.Username+" (profile "+name+")"))
-			if extras.Profiles[name].Trust == "" {
-				a.say("%s", a.warn("no trust profile yet: deploy and verify need one (phala trust use FILE)"))
-			}
-			if a.json {
-				return a.printJSON(map[string]any{"profile": name, "api_prefix": prefix, "user": l.User, "workspace": l.Workspace})
-			}
-			return nil
-		}}
+		RunE: func(c *cobra.Command, as []string) error { return a.login(c.Context(), &fl, as) }}
 	f := c.Flags()
-	f.StringVar(&url, "url", "", "API prefix of the cloud, for example http://127.0.0.1:8730/api/v1")
-	f.BoolVar(&manual, "manual", false, "ask for the key (the default here)")
-	f.BoolVar(&noOpen, "no-open", false, "accepted for compatibility: no browser is opened")
-	f.BoolVar(&printToken, "print-token", false, "print the key instead of saving it")
+	f.StringVar(&fl.url, "url", "", "API prefix of the cloud, for example http://127.0.0.1:8730/api/v1")
+	f.BoolVar(&fl.manual, "manual", false, "take the key from stdin, or ask for it")
+	f.BoolVar(&fl.noOpen, "no-open", false, "start no browser")
+	f.BoolVar(&fl.printToken, "print-token", false, "print the key instead of saving it")
 	return c
 }
 
-func (a *app) loginKey(as []string) (string, error) {
+func (a *app) login(ctx context.Context, fl *loginFlags, as []string) error {
+	dir, err := profile.Dir(a.Getenv)
+	if err != nil {
+		return err
+	}
+	prefix := strings.TrimRight(first(fl.url, a.Getenv("PHALA_CLOUD_API_PREFIX"), profile.DefaultAPI), "/")
+	key, err := a.loginKey(as, fl.manual)
+	if err != nil {
+		return err
+	}
+	if key == "" {
+		if key, err = a.deviceLogin(ctx, prefix, !fl.noOpen); err != nil {
+			return err
+		}
+	}
+	api, err := newClient(prefix, key)
+	if err != nil {
+		return err
+	}
+	me, err := api.Me(ctx)
+	if err != nil {
+		return a.loginError(prefix, err)
+	}
+	if fl.printToken {
+		if a.json {
+			return a.printJSON(map[string]any{"token": key})
+		}
+		a.printf("%s\n", key)
+		return nil
+	}
+	return a.saveLogin(dir, prefix, key, me)
+}
+
+func (a *app) saveLogin(dir, prefix, key string, me cloudapi.CurrentUser) error {
+	name := first(a.profile, str(me.Workspace.Slug), "default")
+	extras, err := profile.LoadExtras(dir)
+	if err != nil {
+		return err
+	}
+	l := profile.Login{Token: key, APIPrefix: prefix, UpdatedAt: a.Now().UTC().Format(time.RFC3339),
+		Workspace: profile.Workspace{Name: me.Workspace.Name, Slug: str(me.Workspace.Slug)},
+		User:      profile.User{Username: me.User.Username, Email: me.User.Email}}
+	if err := profile.Put(dir, name, l, extras.Profiles[name]); err != nil {
+		return err
+	}
+	a.say("%s", a.good("logged in to "+prefix+" as "+me.User.Username+" (profile "+name+")"))
+	if extras.Profiles[name].Trust == "" {
+		a.say("%s", a.warn("no trust profile yet: deploy and verify need one (phala trust use FILE)"))
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"profile": name, "api_prefix": prefix, "user": l.User, "workspace": l.Workspace})
+	}
+	return nil
+}
+
+// loginKey is the key that was given; "" asks for the device login.
+func (a *app) loginKey(as []string, manual bool) (string, error) {
 	var b []byte
 	var err error
 	switch {
-	case len(as) == 1:
+	case len(as) == 1 && as[0] != "-":
 		b = []byte(as[0])
 	case a.token != "":
 		b = []byte(a.token)
-	case a.Getenv("PHALA_CLOUD_API_KEY") != "":
-		b = []byte(a.Getenv("PHALA_CLOUD_API_KEY"))
+	case !manual && len(as) == 0:
+		return strings.TrimSpace(a.Getenv("PHALA_CLOUD_API_KEY")), nil
 	case a.Secret != nil:
 		b, err = a.Secret("API key: ")
 	default:
@@ -89,7 +112,7 @@ func (a *app) loginKey(as []string) (string, error) {
 	}
 	key := strings.TrimSpace(string(b))
 	if key == "" {
-		return "", cvm.Errorf(cvm.Invalid, "no API key").WithFix("give it as argument, on stdin, or in PHALA_CLOUD_API_KEY")
+		return "", cvm.Errorf(cvm.Invalid, "no API key").WithFix("give it as argument, on stdin with --manual, or in PHALA_CLOUD_API_KEY")
 	}
 	return key, nil
 }
@@ -182,109 +205,4 @@ func (a *app) whoamiCmd() *cobra.Command {
 			a.printf("%s\n", me.User.Username)
 			return nil
 		}}
-}
-
-func (a *app) profilesCmd() *cobra.Command {
-	c := &cobra.Command{Use: "profiles", Short: "List logins", Args: a.unknownCommand,
-		RunE: func(*cobra.Command, []string) error {
-			dir, err := profile.Dir(a.Getenv)
-			if err != nil {
-				return err
-			}
-			creds, err := profile.LoadCredentials(dir)
-			if err != nil {
-				return err
-			}
-			type item struct {
-				Name      string            `json:"name"`
-				Current   bool              `json:"current"`
-				APIPrefix string            `json:"api_prefix"`
-				Workspace profile.Workspace `json:"workspace"`
-				User      profile.User      `json:"user"`
-			}
-			var items []item
-			for _, n := range slices.Sorted(maps.Keys(creds.Profiles)) {
-				l := creds.Profiles[n]
-				items = append(items, item{n, n == creds.Current, l.APIPrefix, l.Workspace, l.User})
-			}
-			return printList(a, items, "no logins (phala login)", []string{"NAME", "CURRENT", "USER", "WORKSPACE", "API"},
-				func(i item) []string {
-					return []string{i.Name, yesNo(i.Current), i.User.Username, i.Workspace.Name, i.APIPrefix}
-				})
-		}}
-	c.AddCommand(a.changeProfiles("use <profile>", "Switch to a login", 1, useProfile),
-		a.changeProfiles("rename <old> <new>", "Rename a login", 2, renameProfile),
-		a.changeProfiles("delete <profile>", "Delete a login", 1, deleteProfile))
-	return c
-}
-
-func (a *app) switchCmd() *cobra.Command {
-	return a.changeProfiles("switch <profile>", "Switch to a login", 1, useProfile)
-}
-
-type profileChange func(*profile.Credentials, *profile.Extras, []string) error
-
-func (a *app) changeProfiles(use, short string, n int, change profileChange) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Args: args(cobra.ExactArgs(n)),
-		RunE: func(_ *cobra.Command, as []string) error {
-			dir, err := profile.Dir(a.Getenv)
-			if err != nil {
-				return err
-			}
-			creds, err := profile.LoadCredentials(dir)
-			if err != nil {
-				return err
-			}
-			extras, err := profile.LoadExtras(dir)
-			if err != nil {
-				return err
-			}
-			name, _, ok := creds.Find(as[0])
-			if !ok {
-				return cvm.Errorf(cvm.NotFound, "no profile %q", as[0]).WithFix("phala profiles lists them")
-			}
-			as[0] = name
-			if err := change(creds, extras, as); err != nil {
-				return err
-			}
-			if err := extras.Save(dir); err != nil {
-				return err
-			}
-			if err := creds.Save(dir); err != nil {
-				return err
-			}
-			a.say("%s", a.good("current profile: "+first(creds.Current, "none")))
-			if a.json {
-				return a.printJSON(map[string]any{"current_profile": creds.Current})
-			}
-			return nil
-		}}
-}
-
-func useProfile(c *profile.Credentials, _ *profile.Extras, as []string) error {
-	c.Current = as[0]
-	return nil
-}
-
-func renameProfile(c *profile.Credentials, x *profile.Extras, as []string) error {
-	from, to := as[0], as[1]
-	if _, taken := c.Profiles[to]; taken {
-		return cvm.Errorf(cvm.Conflict, "there is a profile %q already", to)
-	}
-	c.Profiles[to], x.Profiles[to] = c.Profiles[from], x.Profiles[from]
-	delete(c.Profiles, from)
-	delete(x.Profiles, from)
-	if c.Current == from {
-		c.Current = to
-	}
-	return nil
-}
-
-func deleteProfile(c *profile.Credentials, x *profile.Extras, as []string) error {
-	delete(c.Profiles, as[0])
-	delete(x.Profiles, as[0])
-	if c.Current == as[0] {
-		c.Current = ""
-	}
-	return nil
 }

@@ -162,3 +162,10 @@ func yesNo(b bool) string {
 	}
 	return "no"
 }
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

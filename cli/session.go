@@ -34,6 +34,15 @@ type project struct {
 	PublicLogs    *bool  `toml:"public_logs"`
 	PublicSysinfo *bool  `toml:"public_sysinfo"`
 	Listed        *bool  `toml:"listed"`
+	GatewayDomain string `toml:"gateway_domain"`
+	GatewayPort   any    `toml:"gateway_port"` // a number or its text
+}
+
+func (p project) gatewayPort() string {
+	if p.GatewayPort == nil {
+		return ""
+	}
+	return fmt.Sprint(p.GatewayPort)
 }
 
 func (p project) cvm() string {
@@ -152,14 +161,14 @@ func loopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// cvmID resolves which CVM a command is about: argument, --cvm-id, phala.toml.
+// cvm resolves which CVM a command is about: argument, --cvm-id, phala.toml.
 func (a *app) cvm(s *session, args []string) (string, error) {
 	id := ""
 	if len(args) > 0 {
 		id = args[0]
 	}
 	if id = first(id, a.cvmID, s.project.cvm()); id == "" {
-		return "", usage("which CVM? give its name or id (phala cvms list shows them), or set it in phala.toml")
+		return "", usage("which CVM? give its name or id (phala cvms list shows them), or set it in phala.toml (phala link)")
 	}
 	return id, nil
 }
@@ -171,6 +180,9 @@ func (a *app) withCVM(ctx context.Context, args []string, fn func(context.Contex
 		return err
 	}
 	id, err := a.cvm(s, args)
+	if a.interactive || err != nil && a.TTY {
+		id, err = a.pickCVM(ctx, s)
+	}
 	if err != nil {
 		return err
 	}
