@@ -67,10 +67,6 @@ mutate-attest: ## switch each check of the verifier off in turn: its tests must 
 test-postgres: ## the cloud API on PostgreSQL (Debian's server, on a directory of its own)
 	@$(GO) test -count=1 -timeout 10m -run Postgres ./api/...
 
-.PHONY: mutate-attest
-mutate-attest: ## switch off each refusal of the verifier and see its tests fail
-	@$(GO) run ./test/mutate $(MUTATE)
-
 .PHONY: lint
 lint: ## vet, golangci, the import law
 	@./scripts/lint.sh

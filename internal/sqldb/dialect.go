@@ -18,7 +18,7 @@ func (d Dialect) Open(name string) (fs.File, error) {
 	if err != nil || !strings.HasSuffix(name, ".sql") {
 		return f, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // read only
 	b, err := io.ReadAll(f)
 	if err != nil {
 		return nil, err

@@ -47,6 +47,9 @@ type Source struct {
 type DB struct {
 	*sql.DB
 	Kind Kind
+	// BeforeCommit, if set, runs in each transaction that is about to commit, and in
+	// one with each statement outside of a transaction; its error undoes all of it.
+	BeforeCommit func(ctx context.Context, tx *Tx) error
 }
 
 // Open opens the database. SQLite gets one connection: it has one writer, and
@@ -121,8 +124,15 @@ type Tx struct {
 }
 
 // ExecContext runs a statement.
-func (d *DB) ExecContext(ctx context.Context, q string, args ...any) (sql.Result, error) {
-	return d.DB.ExecContext(ctx, bind(d.Kind, q), args...)
+func (d *DB) ExecContext(ctx context.Context, q string, args ...any) (res sql.Result, err error) {
+	if d.BeforeCommit == nil {
+		return d.DB.ExecContext(ctx, bind(d.Kind, q), args...)
+	}
+	err = Transact(ctx, d, func(tx *Tx) error {
+		res, err = tx.ExecContext(ctx, q, args...)
+		return err
+	})
+	return res, err
 }
 
 // QueryContext reads rows.
@@ -203,7 +213,7 @@ func Migrate(ctx context.Context, db *DB, files fs.FS) error {
 		if err != nil {
 			return fmt.Errorf("migrating the database: %w", err)
 		}
-		defer conn.Close() // ends the lock too
+		defer func() { _ = conn.Close() }() // ends the lock too
 		if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock(77234)`); err != nil {
 			return fmt.Errorf("migrating the database: %w", err)
 		}
@@ -233,8 +243,14 @@ func Transact(ctx context.Context, db *DB, fn func(tx *Tx) error) error {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // no effect after Commit
-	if err := fn(&Tx{SQL: tx, Kind: db.Kind}); err != nil {
+	t := &Tx{SQL: tx, Kind: db.Kind}
+	if err := fn(t); err != nil {
 		return err
+	}
+	if db.BeforeCommit != nil {
+		if err := db.BeforeCommit(ctx, t); err != nil {
+			return err
+		}
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("committing: %w", err)

@@ -80,7 +80,7 @@ func unprivileged(t *testing.T) *syscall.Credential {
 }
 
 func (p *Postgres) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(p.bin, name), args...)
+	cmd := exec.Command(filepath.Join(p.bin, name), args...) //nolint:noctx // ends with the test
 	cmd.Dir = p.dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	if p.cred != nil {

@@ -53,6 +53,7 @@ func Run(t *testing.T, open Open) {
 	for name, fn := range map[string]func(*testing.T, *suite){
 		"accounts": accounts, "create": create, "change is atomic": atomic, "operations": operations,
 		"events": events, "find": find, "provisions": provisions, "watch": watch, "concurrent changes": concurrent, "nodes": nodes,
+		"prepared changes": preparedChanges, "deletions": deletions, "history": history, "answers": answers,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &Clock{t: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
@@ -86,14 +87,12 @@ func accounts(t *testing.T, x *suite) {
 	if _, err := x.s.ByKey(ctx, [32]byte{1}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("unknown key: %v", err)
 	}
-	if err := x.s.AddKey(ctx, a, "n", "phak_x", [32]byte{1}); err != nil {
-		t.Fatal(err)
-	}
+	must[store.Key](t)(x.s.AddKey(ctx, a, store.Key{Name: "n", Prefix: "phak_x", Hash: [32]byte{1}}))
 	got := must[store.Principal](t)(x.s.ByKey(ctx, [32]byte{1}))
 	if got.KeyID == 0 || got.UserID != a.UserID || got.WorkspaceSlug != a.WorkspaceSlug {
 		t.Errorf("by key: %+v", got)
 	}
-	if err := x.s.AddKey(ctx, a, "n", "phak_x", [32]byte{1}); err == nil {
+	if _, err := x.s.AddKey(ctx, a, store.Key{Name: "n", Prefix: "phak_x", Hash: [32]byte{1}}); err == nil {
 		t.Error("the same key was stored twice")
 	}
 }
