@@ -149,7 +149,7 @@ func ParseQuote(b []byte) (*Quote, error) {
 	q.signed = b[: len(b)-len(c.b) : len(b)-len(c.b)]
 	q.Body = parseBody(body)
 	data := &cursor{b: c.take(int(c.u32()))}
-	if c.bad || len(data.b) == 0 {
+	if len(data.b) == 0 {
 		return nil, refuse("signature data is missing or longer than the quote")
 	}
 	q.size = len(b) - len(c.b)

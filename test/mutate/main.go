@@ -15,6 +15,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -96,14 +97,14 @@ func mutate(ctx context.Context, o options) error {
 		return err
 	}
 	seen, problems := l.tryAll(ctx, chosen, o)
+	if o.update { // also of a run that was stopped: the rest can follow
+		return errors.Join(t.merge(mutants, seen).write(path), ctx.Err())
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if o.first {
 		return l.survivors(seen, problems)
-	}
-	if o.update {
-		return t.merge(mutants, seen).write(path)
 	}
 	for _, id := range gone {
 		problems = append(problems, "stale row, its code is gone: "+id)
@@ -129,15 +130,12 @@ func build(ctx context.Context, root, dir string, t table, mutants []mutant) (ma
 // sound checks that nothing fails while every mutation is off.
 func (l lab) sound(ctx context.Context) error {
 	for _, p := range slices.Concat(l.Packages, l.Also) {
-		if l.bins[p] == "" {
-			continue
-		}
-		o, err := l.runOne(ctx, 0, p+"/any.go", []string{p})
+		failed, err := l.runOne(ctx, 0, p+"/any.go", []string{p})
 		if err != nil {
 			return err
 		}
-		if len(o.failed) != 0 {
-			return fmt.Errorf("without any mutation these tests fail: %s", strings.Join(o.failed, ", "))
+		if len(failed) != 0 {
+			return fmt.Errorf("without any mutation these tests fail: %s", strings.Join(failed, ", "))
 		}
 	}
 	return nil

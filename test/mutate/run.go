@@ -16,7 +16,7 @@ import (
 )
 
 // runLimit bounds one run of one test binary: a mutation may loop for ever.
-const runLimit = time.Minute
+const runLimit = 2 * time.Minute
 
 // outcome is what one mutation made the tests do.
 type outcome struct {
@@ -24,24 +24,21 @@ type outcome struct {
 	took   time.Duration
 }
 
-// testsFor lists the packages whose tests judge a mutation of a package: its own
-// and the verifier's, which stands on all of them; and, asked only when those see
-// nothing, the others that are built on it.
-func testsFor(dir string, bins map[string]string) (first, then []string) {
-	for _, p := range []string{dir, "attest"} {
-		if bins[p] != "" && !slices.Contains(first, p) {
-			first = append(first, p)
+// testsFor lists the packages whose tests judge a mutation of a package, nearest
+// first: its own, the verifier's, which stands on all of them, and the others that
+// are built on it. Farther ones are asked only when nearer ones see nothing.
+func testsFor(dir string, bins map[string]string) [][]string {
+	var rest []string
+	for p := range bins {
+		if p != dir && p != "attest" {
+			rest = append(rest, p)
 		}
 	}
-	if dir == "attest" || dir == "attest/collateral" || dir == "attest/eventlog" || dir == "attest/claim" {
-		for p := range bins {
-			if !slices.Contains(first, p) {
-				then = append(then, p)
-			}
-		}
-		slices.Sort(then)
+	slices.Sort(rest)
+	if dir == "attest" {
+		return [][]string{{dir}, rest}
 	}
-	return first, then
+	return [][]string{{dir}, {"attest"}, rest}
 }
 
 // lab is what mutations are tried with.
@@ -53,34 +50,50 @@ type lab struct {
 	first bool
 }
 
+// try runs the tests that judge m.
+func (l lab) try(ctx context.Context, m mutant) (outcome, error) {
+	var o outcome
+	start := time.Now()
+	for _, tier := range testsFor(path.Dir(m.file), l.bins) {
+		if len(o.failed) > 0 {
+			break
+		}
+		var err error
+		if o.failed, err = l.runOne(ctx, m.n, m.file, tier); err != nil {
+			return o, err
+		}
+	}
+	o.took = time.Since(start)
+	return o, nil
+}
+
 // runOne switches on mutant n (0: none) and runs the tests of the packages;
 // file is where its code is.
-func (l lab) runOne(ctx context.Context, n int, file string, packages []string) (outcome, error) {
-	start := time.Now()
-	var o outcome
+func (l lab) runOne(ctx context.Context, n int, file string, packages []string) (all []string, err error) {
 	for _, p := range packages {
+		if l.bins[p] == "" {
+			continue
+		}
 		var only []string
 		if p == "attest" {
 			only = l.only(file)
 		}
 		if l.first {
-			if len(o.failed) > 0 {
+			if len(all) > 0 {
 				break
 			}
 			only = append(only, "-test.failfast")
 		}
 		failed, err := runTests(ctx, filepath.Join(l.root, p), l.bins[p], n, only)
 		if err != nil {
-			return o, fmt.Errorf("%s: %w", p, err)
+			return all, fmt.Errorf("%s: %w", p, err)
 		}
 		for _, f := range failed {
-			o.failed = append(o.failed, p+" "+f)
+			all = append(all, p+" "+f)
 		}
 	}
-	slices.Sort(o.failed)
-	o.failed = slices.Compact(o.failed)
-	o.took = time.Since(start)
-	return o, nil
+	slices.Sort(all)
+	return slices.Compact(all), nil
 }
 
 // only are the flags that choose among the verifier's tests: by the file, else by
@@ -171,11 +184,7 @@ func (l lab) runAll(ctx context.Context, mutants []mutant, workers int, done fun
 	for range workers {
 		wg.Go(func() {
 			for m := range jobs {
-				first, then := testsFor(path.Dir(m.file), l.bins)
-				o, err := l.runOne(ctx, m.n, m.file, first)
-				if err == nil && len(o.failed) == 0 && len(then) > 0 {
-					o, err = l.runOne(ctx, m.n, m.file, then)
-				}
+				o, err := l.try(ctx, m)
 				mu.Lock()
 				done(m, o, err)
 				mu.Unlock()
