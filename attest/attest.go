@@ -47,9 +47,9 @@ func Verify(ev Evidence, c collateral.Set, p Policy, at time.Time) (Verified, []
 	return (*Verifier)(nil).Verify(ev, c, p, at)
 }
 
-func verifyTDX(ev Evidence, c collateral.Set, p Policy, at time.Time, cache *tdx.Cache) (Verified, []claim.Check, error) {
+func (v *Verifier) verifyTDX(ev Evidence, c collateral.Set, p Policy, at time.Time) (Verified, []claim.Check, error) {
 	rec := &claim.Recorder{}
-	res := cache.Verify(ev.Quote, c, p.admits, at, rec)
+	res := v.tdx.Verify(ev.Quote, c, p.admits, at, rec)
 	out := claim.Claims{Variant: cvm.VariantTDX, CheckedAt: at, Expires: res.Expires, TCB: res.TCB, VMConfig: ev.Config}
 	if res.PCK != nil {
 		out.RootSPKI = hex.EncodeToString(res.RootSPKI[:])
@@ -59,21 +59,27 @@ func verifyTDX(ev Evidence, c collateral.Set, p Policy, at time.Time, cache *tdx
 		out.FMSPC = hex.EncodeToString(res.PCK.FMSPC[:])
 	}
 	p.tcb(rec, res.TCB, res.Marks)
+	var unseen []byte
+	var r *replayed
 	if q := res.Quote; q != nil {
-		fromBody(&out, q.Body)
+		r, unseen = v.replayed(ev)
+		fromBody(&out, &q.Body)
 		p.reportData(rec, ev, q.Body.ReportData)
-		p.eventLog(rec, &out, ev, q.Body)
+		p.eventLog(rec, &out, ev, r, &q.Body)
 		p.TD.td(rec, q.Body, out.ComposeHash)
-		p.image(rec, &out, ev, q.Body)
+		p.image(rec, &out, ev, r, &q.Body)
 	}
 	checks := rec.Checks()
 	if !claim.OK(checks) {
 		return Verified{}, checks, &claim.Rejection{Checks: checks, Genuine: rec.Passed(tdx.Genuine()...), Unverified: out}
 	}
+	if unseen != nil {
+		v.logs.Put(r, unseen)
+	}
 	return Verified{ok: true, claims: out}, checks, nil
 }
 
-func fromBody(out *claim.Claims, b tdx.Body) {
+func fromBody(out *claim.Claims, b *tdx.Body) {
 	out.Debug = b.Debug()
 	out.MRTD, out.RTMR, out.MRSeam = b.MRTD, b.RTMR, b.MRSeam
 	out.MRConfigID, out.MROwner, out.MROwnerConfig = b.MRConfigID, b.MROwner, b.MROwnerConfig
@@ -81,17 +87,17 @@ func fromBody(out *claim.Claims, b tdx.Body) {
 	out.ReportData = append([]byte{}, b.ReportData[:]...)
 }
 
-// eventLog replays the runtime events into RTMR3 and reads the launch identity.
-func (p Policy) eventLog(rec *claim.Recorder, out *claim.Claims, ev Evidence, b tdx.Body) {
-	bootLog(rec, ev.EventLog, b)
-	rec.Try(claim.EventlogAgrees, eventlog.CheckRuntime(ev.EventLog, ev.RuntimeEvents))
-	mr, err := eventlog.ReplayRuntime(ev.RuntimeEvents)
+// eventLog compares what the log replays to with the registers and reads the
+// launch identity.
+func (p Policy) eventLog(rec *claim.Recorder, out *claim.Claims, ev Evidence, r *replayed, b *tdx.Body) {
+	bootLog(rec, r, b)
+	rec.Try(claim.EventlogAgrees, r.agrees)
 	switch {
-	case err != nil:
-		rec.Fail(claim.EventlogReplay, "", "", err.Error())
+	case r.failed != nil:
+		rec.Fail(claim.EventlogReplay, "", "", r.failed.Error())
 		return
-	case mr != b.RTMR[3]:
-		rec.Fail(claim.EventlogReplay, short(b.RTMR[3]), short(mr), "RTMR3 does not replay")
+	case r.rtmr3 != b.RTMR[3]:
+		rec.Fail(claim.EventlogReplay, short(b.RTMR[3]), short(r.rtmr3), "RTMR3 does not replay")
 		return
 	}
 	rec.Pass(claim.EventlogReplay, fmt.Sprintf("%d events", len(ev.RuntimeEvents)))
@@ -104,16 +110,15 @@ func (p Policy) eventLog(rec *claim.Recorder, out *claim.Claims, ev Evidence, b 
 	} else {
 		rec.Pass(claim.PhaseCheck, string(l.Phase))
 	}
-	fromLaunch(out, l, ev.RuntimeEvents)
+	fromLaunch(out, l, r)
 }
 
 // bootLog compares the firmware's log, where the evidence carries it, with the
 // registers. Short forms do not carry it: the registers are what is judged.
-func bootLog(rec *claim.Recorder, events []eventlog.Event, b tdx.Body) {
+func bootLog(rec *claim.Recorder, r *replayed, b *tdx.Body) {
 	made := 0
-	for i := range uint32(3) {
-		mr, ok := eventlog.ReplayBoot(events, i)
-		if !ok || isShort(events) {
+	for i, mr := range r.boot {
+		if !r.carried[i] {
 			continue
 		}
 		made++
@@ -128,19 +133,7 @@ func bootLog(rec *claim.Recorder, events []eventlog.Event, b tdx.Body) {
 	rec.Pass(claim.EventlogBoot, fmt.Sprintf("%d registers", made))
 }
 
-// isShort reports whether a log holds nothing of RTMR0-2 but the three ACPI events.
-func isShort(events []eventlog.Event) bool {
-	n := 0
-	for _, e := range events {
-		if e.IMR < eventlog.RuntimeIMR {
-			n++
-		}
-	}
-	_, err := eventlog.ACPIDigests(events)
-	return n == 3 && err == nil
-}
-
-func fromLaunch(out *claim.Claims, l eventlog.Launch, events []eventlog.Runtime) {
+func fromLaunch(out *claim.Claims, l eventlog.Launch, r *replayed) {
 	out.Phase = l.Phase
 	out.AppID, out.ComposeHash, out.InstanceID = l.AppID, l.ComposeHash, l.InstanceID
 	out.GPUPolicyHash, out.KeyProvider = l.GPUPolicyHash, l.KeyProvider
@@ -149,30 +142,37 @@ func fromLaunch(out *claim.Claims, l eventlog.Launch, events []eventlog.Runtime)
 		provider = sha256.Sum256(l.KeyProvider)
 	}
 	out.MRSystem = hash(out.MRTD[:], out.RTMR[0][:], out.RTMR[1][:], out.RTMR[2][:], provider[:])
-	out.MRAggregated = aggregated(*out, out.RTMR[3])
+	out.MRAggregated = aggregated(out, out.RTMR[3])
 	if l.BootEvents > 0 {
-		// These events were replayed above, so that this cannot fail.
-		if mr, err := eventlog.ReplayRuntime(events[:l.BootEvents]); err == nil {
-			out.MRBoot = aggregated(*out, mr)
-		}
+		out.MRBoot = aggregated(out, r.atBoot)
 	}
 }
 
 // aggregated is the reference's mr_aggregated (dstack-core A.5).
-func aggregated(c claim.Claims, rtmr3 cvm.Measurement) [32]byte {
-	parts := [][]byte{c.MRTD[:], c.RTMR[0][:], c.RTMR[1][:], c.RTMR[2][:], rtmr3[:]}
+func aggregated(c *claim.Claims, rtmr3 cvm.Measurement) [32]byte {
+	parts := [8][]byte{c.MRTD[:], c.RTMR[0][:], c.RTMR[1][:], c.RTMR[2][:], rtmr3[:], c.MRConfigID[:], c.MROwner[:], c.MROwnerConfig[:]}
 	var none cvm.Measurement
-	if c.MRConfigID != none || c.MROwner != none || c.MROwnerConfig != none {
-		parts = append(parts, c.MRConfigID[:], c.MROwner[:], c.MROwnerConfig[:])
+	if c.MRConfigID == none && c.MROwner == none && c.MROwnerConfig == none {
+		return hash(parts[:5]...)
 	}
-	return hash(parts...)
+	return hash(parts[:]...)
 }
 
-func hash(parts ...[]byte) [32]byte { return sha256.Sum256(slices.Concat(parts...)) }
+func hash(parts ...[]byte) (sum [32]byte) {
+	h := sha256.New()
+	for _, p := range parts {
+		h.Write(p)
+	}
+	h.Sum(sum[:0])
+	return sum
+}
 
 // image recomputes MRTD and RTMR0-2 from vm_config; only then is the image hash a claim.
-func (p Policy) image(rec *claim.Recorder, out *claim.Claims, ev Evidence, b tdx.Body) {
-	want, err := measure.Expected(p.Image, ev.Config, ev.EventLog)
+func (p Policy) image(rec *claim.Recorder, out *claim.Claims, ev Evidence, r *replayed, b *tdx.Body) {
+	want, err := measure.Result{}, r.unread
+	if err == nil {
+		want, err = r.config.Expected(p.Image, ev.EventLog)
+	}
 	if err != nil {
 		rec.Fail(claim.ImageMeasurement, "", "", err.Error())
 		return

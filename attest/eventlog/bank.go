@@ -23,7 +23,7 @@ func ReplayBank(events []Runtime, bank crypto.Hash) ([]byte, error) {
 			return nil, fmt.Errorf("runtime event %d: %w", i, err)
 		}
 		h := bank.New()
-		h.Write(e.hashed())
+		h.Write(e.appendHashed(nil))
 		d := h.Sum(nil)
 		h.Reset()
 		h.Write(pcr)

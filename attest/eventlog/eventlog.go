@@ -165,7 +165,7 @@ func CheckRuntime(events []Event, runtime []Runtime) error {
 		if r.Name != e.Name || !bytes.Equal(r.Payload, e.Payload) || max(r.Version, 1) != max(e.Version, 1) {
 			return cvm.Errorf(cvm.Invalid, "event log entry %d (%s) differs from runtime event %d (%s)", i, trunc(e.Name), n, trunc(r.Name))
 		}
-		if d := r.Digest(); len(e.Digest) != 0 && !bytes.Equal(e.Digest, d[:]) {
+		if len(e.Digest) != 0 && !r.is(e.Digest) {
 			return cvm.Errorf(cvm.Invalid, "event log entry %d (%s): digest does not match name and payload", i, trunc(e.Name))
 		}
 		if len(e.Preimage) != 0 && (e.Version != 2 || !bytes.Equal(e.Preimage, r.Preimage())) {

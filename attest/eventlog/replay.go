@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"bytes"
 	"crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
@@ -11,7 +12,10 @@ import (
 
 // Extend is what the hardware does: SHA384(register || digest).
 func Extend(mr, digest cvm.Measurement) cvm.Measurement {
-	return sha512.Sum384(append(mr[:], digest[:]...))
+	var b [96]byte
+	copy(b[:48], mr[:])
+	copy(b[48:], digest[:])
+	return sha512.Sum384(b[:])
 }
 
 // Replay extends a zero register with each digest in order.
@@ -25,17 +29,26 @@ func Replay(digests ...cvm.Measurement) cvm.Measurement {
 
 // Digest is what the guest extends RTMR3 with for this event. V1 hashes
 // LE32(type) ":" name ":" payload; V2 hashes Preimage.
-func (r Runtime) Digest() cvm.Measurement { return sha512.Sum384(r.hashed()) }
+func (r Runtime) Digest() cvm.Measurement {
+	var buf [256]byte // most events fit
+	return sha512.Sum384(r.appendHashed(buf[:0]))
+}
 
-func (r Runtime) hashed() []byte {
+func (r Runtime) appendHashed(b []byte) []byte {
 	if r.Version == 2 {
-		return r.Preimage()
+		return append(b, r.Preimage()...)
 	}
-	b := binary.LittleEndian.AppendUint32(nil, RuntimeType)
+	b = binary.LittleEndian.AppendUint32(b, RuntimeType)
 	b = append(b, ':')
 	b = append(b, r.Name...)
 	b = append(b, ':')
 	return append(b, r.Payload...)
+}
+
+// is reports whether digest is that of the event.
+func (r Runtime) is(digest []byte) bool {
+	d := r.Digest()
+	return bytes.Equal(digest, d[:])
 }
 
 // Preimage is the canonical JSON (RFC 8785) whose SHA-384 is the V2 digest.

@@ -154,10 +154,15 @@ type Result struct {
 // "image-variant", "image-unknown" or "acpi-tables", invalid or unsupported.
 func Expected(p Policy, vmConfig string, events []eventlog.Event) (Result, error) {
 	c, err := ParseVMConfig(vmConfig)
-	res := Result{Config: c}
 	if err != nil {
-		return res, err
+		return Result{Config: c}, err
 	}
+	return c.Expected(p, events)
+}
+
+// Expected is the function of that name, of a vm_config that was parsed before.
+func (c VMConfig) Expected(p Policy, events []eventlog.Event) (Result, error) {
+	res := Result{Config: c}
 	if !slices.Contains(p.Variants, c.Variant) {
 		return res, cvm.Errorf(cvm.Denied, "measurement variant %q is not admitted (policy admits %q)", c.Variant, p.Variants).
 			WithReason("image-variant")
@@ -165,6 +170,7 @@ func Expected(p Policy, vmConfig string, events []eventlog.Event) (Result, error
 	if c.Variant != VariantContainer {
 		return p.machine(c, events)
 	}
+	var err error
 	if res.Boot, err = containerBoot(c); err == nil {
 		res.Registers = res.Boot.Registers()
 	}
