@@ -135,7 +135,14 @@ func (p TDPolicy) registers() [4]register {
 	return [4]register{{regConfigID, p.MRConfigID}, {regOwner, p.MROwner}, {regOwnerConfig, p.MROwnerConfig}, {regServiceTD, p.MRServiceTD}}
 }
 
-func (p Policy) admits(spki [32]byte) bool { return p.platform(spki) != "" }
+// admits says which roots may stand for TDX: not another vendor's.
+func (p Policy) admits(spki [32]byte) bool {
+	switch p.platform(spki) {
+	case cvm.PlatformTDX, cvm.PlatformSimulated, cvm.PlatformCustom:
+		return true
+	}
+	return false
+}
 
 // platform is what an admitted root stands for. Genuine platforms come from
 // pinned keys alone, whatever a policy says; a policy that calls another root

@@ -13,11 +13,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/collateral"
+	"github.com/confidential-cloud/phala/attest/composite"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/ratls"
 )
@@ -29,9 +31,10 @@ type Options struct {
 	At         time.Time  // verify at this time; zero: the file's, else Now
 	Roots      [][32]byte // sha256 of the keys of the only roots to admit; nil: see Run
 	Policy     *attest.Policy
-	PolicyName string          // what the report calls Policy
-	Collateral *collateral.Set // nil: the file's
-	ReportData *[64]byte       // what the evidence must answer
+	Parts      []composite.Rule // of Policy: what must stand beside the CPU's evidence
+	PolicyName string           // what the report calls Policy
+	Collateral *collateral.Set  // nil: the file's
+	ReportData *[64]byte        // what the evidence must answer
 }
 
 // Verdicts of a report.
@@ -47,6 +50,8 @@ type Report struct {
 	TCBStatus  string   `json:"tcb_status"`
 	Advisories []string `json:"advisories"`
 	Checks     []Check  `json:"checks"`
+	// Parts is what the devices beside the CPU proved; none when rejected.
+	Parts []composite.Sub `json:"parts,omitempty"`
 	// Claims are those of claim.Claims that the checks made cover; none when rejected.
 	Claims map[string]json.RawMessage `json:"claims"`
 
@@ -78,6 +83,7 @@ type run struct {
 	o      Options
 	rep    Report
 	policy attest.Policy
+	parts  []composite.Rule
 	none   bool // no policy was given: vendor rules only
 }
 
@@ -105,9 +111,23 @@ func Run(in Input, o Options) (Report, error) {
 	r.chooseRoots()
 	r.chooseReportData()
 	r.chooseTime()
-	v, checks, err := attest.Verify(in.Evidence, set, r.policy, r.rep.At)
+	v, checks, err := r.verify(set)
+	if cvm.CodeOf(err) == cvm.Invalid {
+		return Report{}, err
+	}
 	r.judge(v, checks, err)
 	return r.rep, nil
+}
+
+// verify asks for what the policy names: a CPU's evidence alone, or with parts.
+func (r *run) verify(set collateral.Set) (attest.Verified, []claim.Check, error) {
+	if len(r.parts) == 0 {
+		v, checks, err := attest.Verify(r.in.Evidence, set, r.policy, r.rep.At)
+		return v, append(checks, composite.Unexpected(r.in.Parts)...), err
+	}
+	res, checks, err := composite.Verify(composite.Evidence{CPU: r.in.Evidence, Parts: r.in.Parts}, set, composite.Policy{CPU: r.policy, Parts: r.parts}, r.rep.At)
+	r.rep.Parts = res.Parts
+	return res.CPU, checks, err
 }
 
 func (r *run) note(s string) { r.rep.Notes = append(r.rep.Notes, s) }
@@ -115,14 +135,14 @@ func (r *run) note(s string) { r.rep.Notes = append(r.rep.Notes, s) }
 func (r *run) choosePolicy(set collateral.Set) error {
 	switch {
 	case r.o.Policy != nil:
-		r.policy, r.rep.Policy = *r.o.Policy, r.o.PolicyName
+		r.policy, r.parts, r.rep.Policy = *r.o.Policy, r.o.Parts, r.o.PolicyName
 	case r.in.Policy != nil:
-		p, err := attest.ParsePolicy(r.in.Policy)
+		p, err := composite.ParsePolicy(r.in.Policy)
 		if err != nil {
 			return err
 		}
-		r.policy, r.rep.Policy = ownRoots(p), "file"
-		r.note("the policy is the file's own: it says what its author admits")
+		r.policy, r.parts, r.rep.Policy = ownRoots(p.CPU), p.Parts, "file"
+		r.note("the policy is the file's own: it says what its author admits, roots of parts too")
 	default:
 		r.policy, r.none = vendorRules(set), true
 		r.note("no policy was given: cryptography and the vendor's rules only; which app, image, phase or request this is was not judged")
@@ -152,7 +172,9 @@ func Named(spki [32]byte) attest.Root {
 }
 
 // Pinned are the roots of the hardware vendors.
-func Pinned() []attest.Root { return append(attest.IntelRoots(), attest.AMDRoots()...) }
+func Pinned() []attest.Root {
+	return slices.Concat(attest.IntelRoots(), attest.AMDRoots(), attest.AWSRoots())
+}
 
 func (r *run) chooseRoots() {
 	switch {
@@ -242,6 +264,8 @@ func (r *run) judge(v attest.Verified, checks []claim.Check, err error) {
 	if ok && r.certificate() {
 		r.rep.Verdict = Accepted
 		r.rep.Claims = covered(found, checks)
+	} else {
+		r.rep.Parts = nil
 	}
 	r.rep.Platform = cvm.Platform("").String()
 	if made(checks, claim.RootAdmitted) == claim.Passed {
@@ -307,6 +331,8 @@ func (r *run) warn(found claim.Claims) {
 		r.note("SIMULATED TEE: no hardware stands behind this evidence")
 	case cvm.PlatformCustom:
 		r.note("CUSTOM ROOT: no pinned hardware vendor stands behind this evidence")
+	case cvm.PlatformNitro:
+		r.note("AWS NITRO: a hypervisor of AWS's stands behind this evidence, and no processor vendor")
 	}
 	if r.none && found.Debug {
 		r.note("DEBUG: the host can read and change this VM's memory; every policy refuses it")

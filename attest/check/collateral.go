@@ -17,8 +17,8 @@ import (
 // "qe_identity_issuer_chain" and "pck_crl_issuer_chain" (PEM), "root_ca_crl" and
 // "pck_crl" (DER in hex), and "pck_certificate_chain" (PEM), which is not used: a
 // quote brings its own. For SEV-SNP: "vcek" (DER in hex), "cert_chain" (PEM) and
-// "crl" (DER in hex) in the member "amd". What is missing fails a check later, by
-// its name.
+// "crl" (DER in hex) in the member "amd". For AWS Nitro: "crls" (list of DER in hex)
+// in the member "aws". What is missing fails a check later, by its name.
 func ParseCollateral(raw []byte) (collateral.Set, error) {
 	s, _, err := parseCollateral(raw)
 	return s, err
@@ -27,7 +27,7 @@ func ParseCollateral(raw []byte) (collateral.Set, error) {
 func parseCollateral(raw []byte) (s collateral.Set, unused bool, err error) {
 	f := object("collateral", raw)
 	f.only("tcb_info", "tcb_info_signature", "tcb_info_issuer_chain", "qe_identity", "qe_identity_signature", "qe_identity_issuer_chain",
-		"root_ca_crl", "pck_crl", "pck_crl_issuer_chain", "pck_certificate_chain", "amd")
+		"root_ca_crl", "pck_crl", "pck_crl_issuer_chain", "pck_certificate_chain", "amd", "aws")
 	s = collateral.Set{
 		TCBInfo:               f.signed("tcbInfo", "tcb_info"),
 		TCBInfoIssuerChain:    []byte(f.text("tcb_info_issuer_chain")),
@@ -42,6 +42,12 @@ func parseCollateral(raw []byte) (s collateral.Set, unused bool, err error) {
 		a := object("collateral.amd", f.m["amd"])
 		a.only("vcek", "cert_chain", "crl")
 		s.AMD = &collateral.AMD{Leaf: a.hex("vcek"), Chain: []byte(a.text("cert_chain")), CRL: a.hex("crl")}
+		f.err = a.err
+	}
+	if f.err == nil && f.has("aws") {
+		a := object("collateral.aws", f.m["aws"])
+		a.only("crls")
+		s.AWS = &collateral.AWS{CRLs: a.hexList("crls")}
 		f.err = a.err
 	}
 	return s, f.has("pck_certificate_chain"), f.err
@@ -120,6 +126,13 @@ func EncodeCollateral(s collateral.Set) (json.RawMessage, error) {
 	if s.AMD != nil {
 		doc = map[string]any{"amd": map[string]string{"vcek": hex.EncodeToString(s.AMD.Leaf), "cert_chain": string(s.AMD.Chain), "crl": hex.EncodeToString(s.AMD.CRL)}}
 		return json.Marshal(doc)
+	}
+	if s.AWS != nil {
+		lists := []string{}
+		for _, l := range s.AWS.CRLs {
+			lists = append(lists, hex.EncodeToString(l))
+		}
+		return json.Marshal(map[string]any{"aws": map[string]any{"crls": lists}})
 	}
 	for key, x := range map[string]struct {
 		name string

@@ -6,13 +6,13 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/confidential-cloud/phala/attest"
+	"github.com/confidential-cloud/phala/attest/composite"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
 // JSON is Parse and Run for programs in other languages: evidence in any form of
 // Parse, options as a JSON object (empty: none) with any of "collateral" (see
-// ReadCollateral), "policy" (a name, or an object as attest.ParsePolicy reads it),
+// ReadCollateral), "policy" (a name, or an object as composite.ParsePolicy reads it),
 // "roots" (list of strings: a certificate in PEM, its DER in hex, or the sha256 of
 // its public key in hex), "at" (unix seconds) and "report_data" (hex). The answer is
 // the Report's JSON.
@@ -51,7 +51,7 @@ func readOptions(raw []byte, in Input) (o Options, err error) {
 		if err != nil {
 			return o, err
 		}
-		o.Policy, o.PolicyName = &p, name
+		o.Policy, o.Parts, o.PolicyName = &p.CPU, p.Parts, name
 	}
 	if f.has("roots") {
 		if o.Roots, err = readRoots(f.m["roots"]); err != nil {
@@ -69,12 +69,12 @@ func readOptions(raw []byte, in Input) (o Options, err error) {
 	return o, f.err
 }
 
-func readPolicy(raw []byte) (p attest.Policy, name string, err error) {
+func readPolicy(raw []byte) (p composite.Policy, name string, err error) {
 	if json.Unmarshal(raw, &name) == nil {
-		p, err = NamedPolicy(name)
+		p.CPU, err = NamedPolicy(name)
 		return p, name, err
 	}
-	p, err = attest.ParsePolicy(raw)
+	p, err = composite.ParsePolicy(raw)
 	return p, "given", err
 }
 

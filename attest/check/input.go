@@ -11,6 +11,7 @@ import (
 
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
+	"github.com/confidential-cloud/phala/attest/composite"
 	"github.com/confidential-cloud/phala/attest/eventlog"
 	"github.com/confidential-cloud/phala/attest/tdx"
 	"github.com/confidential-cloud/phala/cvm"
@@ -25,11 +26,12 @@ const MaxInput = 2*attest.MaxEvidence + 8*collateral.MaxBody
 // and policy count only where the one who asks names none.
 type Input struct {
 	Evidence    attest.Evidence
+	Parts       []composite.Part  // what stands beside the CPU's evidence: GPUs, a TPM
 	Certificate *x509.Certificate // of a certificate with RA-TLS extensions
 	Collateral  *collateral.Set   // nil: the file brings none
 	Root        *[32]byte         // sha256 of the SubjectPublicKeyInfo of the root it names
 	At          time.Time         // zero: it names none
-	Policy      json.RawMessage   // nil: it names none
+	Policy      json.RawMessage   // nil: it names none; composite.ParsePolicy reads it
 	noChain     bool              // pck_certificate_chain was there, and is not used
 }
 
@@ -37,8 +39,8 @@ type Input struct {
 //
 //   - JSON with exactly one of "quote" (hex; with it "event_log", "vm_config":
 //     JSON in a string, "report_data": hex) or "attestation" (hex), and any of
-//     "collateral" (see ParseCollateral), "root" (DER in hex), "at" (unix seconds),
-//     "policy" (see attest.ParsePolicy)
+//     "parts" (see composite.ParseParts), "collateral" (see ParseCollateral), "root"
+//     (DER in hex), "at" (unix seconds), "policy" (see composite.ParsePolicy)
 //   - a certificate with RA-TLS extensions, PEM (the first one counts) or DER
 //   - an attestation in the reference's V0 or V1 encoding, or a TDX quote (bytes)
 //
@@ -87,12 +89,17 @@ func parseCertificate(der []byte) (Input, error) {
 
 func parseJSON(raw []byte) (in Input, err error) {
 	f := object("evidence", raw)
-	f.only("quote", "event_log", "vm_config", "report_data", "attestation", "collateral", "root", "at", "policy")
+	f.only("quote", "event_log", "vm_config", "report_data", "attestation", "parts", "collateral", "root", "at", "policy")
 	if f.err != nil {
 		return in, f.err
 	}
 	if in.Evidence, err = evidenceOf(f); err != nil {
 		return in, err
+	}
+	if f.has("parts") {
+		if in.Parts, err = composite.ParseParts(f.m["parts"]); err != nil {
+			return in, err
+		}
 	}
 	if f.has("collateral") {
 		set, unused, err := parseCollateral(f.m["collateral"])

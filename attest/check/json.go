@@ -77,6 +77,29 @@ func (f *fields) hex(key string) []byte {
 	return b
 }
 
+// maxList bounds a list of byte strings.
+const maxList = 16
+
+// hexList reads a list of byte strings in hex; nil when the key is not there.
+func (f *fields) hexList(key string) (out [][]byte) {
+	var list []string
+	if !f.has(key) {
+		return nil
+	}
+	if err := json.Unmarshal(f.m[key], &list); err != nil || len(list) > maxList {
+		f.fail("%s is not a list of at most %d strings", key, maxList)
+		return nil
+	}
+	for _, s := range list {
+		b, err := hex.DecodeString(s)
+		if err != nil {
+			f.fail("%s is not hex", key)
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
 // unix reads whole seconds since 1970; ok is false when the key is not there.
 func (f *fields) unix(key string) (sec int64, ok bool) {
 	if !f.has(key) {

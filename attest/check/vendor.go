@@ -25,9 +25,14 @@ func vendorRules(set collateral.Set) attest.Policy {
 			Attributes: tdx.SafeAttributes, XFAM: tdx.SafeXFAM},
 		Image:         imageRules(),
 		SNP:           snpRules(set),
+		Nitro:         attest.NitroPolicy{MaxAge: maxDocumentAge, WithoutRevocation: set.AWS == nil, AnyImage: true},
 		AnyReportData: true,
 	}
 }
+
+// maxDocumentAge, in seconds, is beyond the life of the certificates that AWS gives
+// its hypervisors, so that those decide.
+const maxDocumentAge = 24 * 3600
 
 func imageRules() measure.Policy {
 	return measure.Policy{Variants: []string{measure.VariantLite, measure.VariantContainer}, AnyACPI: true}
@@ -55,7 +60,7 @@ func snpRules(set collateral.Set) attest.SNPPolicy {
 // cannot be recomputed. Where the evidence brings no log or document, nothing can be
 // compared with it, and nothing is claimed from it.
 func (r *run) relax(checks []claim.Check, found claim.Claims) []claim.Check {
-	ev, snp := r.in.Evidence, found.Variant == cvm.VariantSNP
+	ev, snp, nitro := r.in.Evidence, found.Variant == cvm.VariantSNP, isNitro(found.Variant)
 	noLog := len(ev.EventLog) == 0 && len(ev.RuntimeEvents) == 0
 	out := slices.Clone(checks)
 	for i, c := range out {
@@ -67,7 +72,9 @@ func (r *run) relax(checks []claim.Check, found claim.Claims) []claim.Check {
 			out[i] = unmade(c, "the evidence brings no event log")
 		case snp && ev.MRConfig == "" && (c.Name == claim.SNPHostData || c.Name == claim.SNPIdentity):
 			out[i] = unmade(c, "the evidence brings no MrConfig document")
-		case c.Name == claim.ReportData && r.policy.ReportData != nil: // somebody said what
+		case nitro && c.Name == claim.CRLRevoked && r.policy.Nitro.WithoutRevocation:
+			out[i] = unmade(c, "no revocation lists came with the evidence")
+		case (c.Name == claim.ReportData || c.Name == claim.DocumentNonce) && r.policy.ReportData != nil: // somebody said what
 		case passed && (claim.IsByPolicy(c.Name) || snp && c.Name == claim.TCBMatch), failed && claim.IsOfLaunch(c.Name),
 			failed && c.Name == claim.ImageMeasurement && !r.recomputes(found):
 			out[i] = unmade(c, NoPolicy)
@@ -94,6 +101,10 @@ func (r *run) recomputes(found claim.Claims) bool {
 	}
 	res, err := measure.Expected(imageRules(), config, r.in.Evidence.EventLog)
 	return err == nil && (res.Config.Variant != measure.VariantContainer || found.Platform == cvm.PlatformSimulated)
+}
+
+func isNitro(variant string) bool {
+	return variant == claim.VariantNitroEnclave || variant == claim.VariantNitroTPM
 }
 
 // ofCheck says which claims rest on which check beyond the quote itself.
@@ -127,6 +138,16 @@ func covered(c claim.Claims, checks []claim.Check) map[string]json.RawMessage {
 			delete(out, k)
 		}
 	}
+	if isNitro(c.Variant) { // what the reference computes from PCRs is not known here
+		for _, k := range append(ofTDX(), "mr_system", "mr_aggregated", "mr_boot", "vm_config") {
+			delete(out, k)
+		}
+	}
+	if c.Variant == claim.VariantNitroEnclave {
+		for _, k := range ofCheck()[claim.SNPIdentity] {
+			delete(out, k)
+		}
+	}
 	for name, keys := range ofCheck() {
 		if made(checks, name) != claim.Skipped {
 			continue
@@ -142,7 +163,7 @@ func covered(c claim.Claims, checks []claim.Check) map[string]json.RawMessage {
 func (r *run) summary() string {
 	if r.rep.Verdict == Accepted {
 		who := map[cvm.Platform]string{
-			cvm.PlatformTDX: "a genuine Intel TDX machine", cvm.PlatformSEVSNP: "a genuine AMD SEV-SNP machine",
+			cvm.PlatformTDX: "a genuine Intel TDX machine", cvm.PlatformSEVSNP: "a genuine AMD SEV-SNP machine", cvm.PlatformNitro: "a hypervisor of AWS Nitro",
 			cvm.PlatformSimulated: "a SIMULATED machine", cvm.PlatformCustom: "a machine under a CUSTOM root",
 		}[cvm.Platform(r.rep.Platform)]
 		if r.none {

@@ -57,8 +57,8 @@ type GPU struct {
 	Endorsements nvidia.Endorsements
 }
 
-// Token is a verifier service's answer about GPUs, and its key set.
-type Token struct{ EAT, JWKS []byte }
+// Token is a verifier service's answer about GPUs.
+type Token struct{ EAT []byte }
 
 // TPM is a TPM's quote.
 type TPM struct {
@@ -80,6 +80,7 @@ type Rule struct {
 	Binding Binding // ByReportData for GPU and Token; ByQuote or ByQuoteAndKey for TPM
 	GPU     *nvidia.Policy
 	Token   *nvidia.TokenPolicy
+	JWKS    []byte // Token: the service's key set. Who shows a token cannot be asked for it
 	TPM     *tpm.Policy
 }
 
@@ -116,7 +117,7 @@ func Verify(ev Evidence, set collateral.Set, p Policy, at time.Time) (Result, []
 	for _, part := range ev.Parts {
 		i := slices.IndexFunc(p.Parts, func(r Rule) bool { return r.Name == part.Name })
 		if i < 0 || used[part.Name] {
-			v.add(clip(part.Name), check(claim.PartExpected, "a part that the policy names, once", clip(part.Name), "the policy does not admit this part"))
+			v.add(clip(part.Name), unexpected(part.Name))
 			continue
 		}
 		used[part.Name] = true
@@ -131,6 +132,19 @@ func Verify(ev Evidence, set collateral.Set, p Policy, at time.Time) (Result, []
 		return Result{}, v.checks, v.reject(cpuErr)
 	}
 	return Result{CPU: cpu, Parts: v.subs}, v.checks, nil
+}
+
+// Unexpected are the checks of parts that no policy names: each of them is refused.
+func Unexpected(parts []Part) []claim.Check {
+	v := &verifier{}
+	for _, p := range parts[:min(len(parts), MaxParts)] {
+		v.add(clip(p.Name), unexpected(p.Name))
+	}
+	return v.checks
+}
+
+func unexpected(name string) claim.Check {
+	return check(claim.PartExpected, "a part that the policy names, once", clip(name), "the policy does not admit this part")
 }
 
 // reject keeps what the CPU's own says of genuineness and of the app.
@@ -214,7 +228,7 @@ func (v *verifier) part(part Part, r Rule) {
 		p := *r.Token
 		p.Nonce = nvidia.NonceFor(v.ev.ReportData[:])
 		var c nvidia.TokenClaims
-		c, checks, err = nvidia.VerifyToken(part.Token.EAT, part.Token.JWKS, p, v.at)
+		c, checks, err = nvidia.VerifyToken(part.Token.EAT, r.JWKS, p, v.at)
 		sub.Variant, sub.Token = claim.VariantGPUToken, &c
 		for _, g := range c.GPUs {
 			devices = append(devices, sha256.Sum256([]byte(g.UEID)))

@@ -52,6 +52,7 @@ func newWorld(t *testing.T) *world {
 		{Name: "gpu-1", Binding: composite.ByReportData, Token: &nvidia.TokenPolicy{Issuer: "https://nras.example", MaxAge: time.Minute, Models: []string{"GH100 A01 GSP BROM"}, GPUs: 1}},
 		{Name: "tpm", Binding: composite.ByQuoteAndKey, TPM: &tpm.Policy{Roots: [][32]byte{w.tpm.PKI.Root()}, Bank: tpm.SHA256, PCRs: map[int][]byte{0: make([]byte, 32)}, AnyMachine: true}},
 	}}
+	w.p.Parts[1].JWKS = must(must(simdev.NewService("a", at, nil)).JWKS())
 	return w
 }
 
@@ -64,7 +65,7 @@ func (w *world) gpuPart(g *simdev.GPU, rd [64]byte) composite.Part {
 
 func (w *world) tokenPart(rd [64]byte) composite.Part {
 	svc := must(simdev.NewService("a", at, nvidia.NonceFor(rd[:])))
-	return composite.Part{Name: "gpu-1", Token: &composite.Token{EAT: must(svc.EAT()), JWKS: must(svc.JWKS())}}
+	return composite.Part{Name: "gpu-1", Token: &composite.Token{EAT: must(svc.EAT())}}
 }
 
 func (w *world) tpmPart(h *simdev.TPM, quote []byte) composite.Part {
@@ -153,7 +154,7 @@ func TestUnboundIsRefused(t *testing.T) {
 		"one token for two": {[]string{"gpu-2/part.expected"}, func(w *world) {
 			p, r := w.ev.Parts[1], w.p.Parts[1]
 			p.Name, r.Name = "gpu-2", "gpu-2"
-			p.Token = &composite.Token{EAT: append([]byte(" "), p.Token.EAT...), JWKS: p.Token.JWKS}
+			p.Token = &composite.Token{EAT: append([]byte(" "), p.Token.EAT...)}
 			w.ev.Parts, w.p.Parts = append(w.ev.Parts, p), append(w.p.Parts, r)
 		}},
 		"the CPU is refused": {[]string{claim.RootAdmitted}, func(w *world) { w.p.CPU.Roots = nil }},
