@@ -12,24 +12,24 @@ import (
 
 const devcloudName = "phala-devcloud"
 
-// devcloud finds the program that runs a whole cloud: it is not part of this one.
-func (a *app) devcloud() (string, error) {
+// beside finds a program that is not part of this one: beside it, or on the PATH.
+func (a *app) beside(name string) (string, error) {
 	if self, err := os.Executable(); err == nil {
-		if p := filepath.Join(filepath.Dir(self), devcloudName); exists(p) {
+		if p := filepath.Join(filepath.Dir(self), name); exists(p) {
 			return p, nil
 		}
 	}
-	if p, err := exec.LookPath(devcloudName); err == nil {
+	if p, err := exec.LookPath(name); err == nil {
 		return p, nil
 	}
-	return "", cvm.Errorf(cvm.NotFound, "%s is not installed", devcloudName).
-		WithFix("in a clone of the repository: make up (or go install ./cmd/" + devcloudName + ")")
+	return "", cvm.Errorf(cvm.NotFound, "%s is not installed", name).
+		WithFix("in a clone of the repository: make build (or go install ./cmd/" + name + ")")
 }
 
 func (a *app) devcloudCmd(verb, short string) *cobra.Command {
 	return &cobra.Command{Use: verb + " [-- flags of " + devcloudName + "]", Short: short, Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, as []string) error {
-			path, err := a.devcloud()
+			path, err := a.beside(devcloudName)
 			if err != nil {
 				return err
 			}

@@ -26,9 +26,13 @@ import (
 
 // Simulate serves dstack.sock, tappd.sock and external.sock in dir from the
 // reference's simulator fixtures there: app-compose.json, appkeys.json,
-// sys-config.json and attestation.bin. Report data is patched into the captured
+// sys-config.json and attestation.bin; a directory without them gets its own, with
+// fresh keys. Report data is patched into the captured
 // quote, whose signature is then wrong: nobody can take this for a TEE.
 func Simulate(ctx context.Context, dir string, log *slog.Logger) error {
+	if err := makeFixtures(ctx, dir); err != nil {
+		return fmt.Errorf("simulator: making its files: %w", err)
+	}
 	b, err := fixtures(dir, log)
 	if err != nil {
 		return fmt.Errorf("simulator: %w", err)
