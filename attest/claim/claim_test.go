@@ -42,6 +42,10 @@ func TestRecorder(t *testing.T) {
 	if c := find(t, r, claim.QuoteParse); c.Verdict != claim.Passed || c.Fix != "" {
 		t.Errorf("%+v", c)
 	}
+	r.Fail(claim.QuoteParse, "", "", "later")
+	if c := find(t, r, claim.QuoteParse); c.Verdict != claim.Failed || c.Reason != "later" {
+		t.Errorf("a failure after a pass is lost: %+v", c)
+	}
 }
 
 // One required check that failed or is missing is no verdict of yes.
