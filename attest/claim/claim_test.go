@@ -66,3 +66,20 @@ func TestOK(t *testing.T) {
 		t.Error("OK without any check")
 	}
 }
+
+// What vendors and mathematics decide is neither policy nor how the VM was launched.
+func TestKindsOfChecks(t *testing.T) {
+	for _, tc := range []struct {
+		name                string
+		policy, launch, log bool
+	}{
+		{claim.QuoteSignature, false, false, false}, {claim.PCKChain, false, false, false}, {claim.TCBMatch, false, false, false},
+		{claim.ReportData, true, false, false}, {claim.TCBStatus, true, false, false},
+		{claim.TDDebug, false, true, false}, {claim.TDConfigID, true, true, false},
+		{claim.EventlogReplay, false, false, true},
+	} {
+		if claim.IsByPolicy(tc.name) != tc.policy || claim.IsOfLaunch(tc.name) != tc.launch || claim.IsOfLog(tc.name) != tc.log {
+			t.Errorf("%s: policy %v, launch %v, log %v", tc.name, claim.IsByPolicy(tc.name), claim.IsOfLaunch(tc.name), claim.IsOfLog(tc.name))
+		}
+	}
+}
