@@ -36,9 +36,9 @@ func TestBundle(t *testing.T) {
 	if err := json.Unmarshal(b, &again); err != nil || !bytes.Equal(again.TCBInfo, s.TCBInfo) || !bytes.Equal(again.RootCRL, s.RootCRL) {
 		t.Errorf("%v", err)
 	}
-	until, err := collateral.Expires(s)
-	if want := time.Date(2026, 12, 21, 2, 0, 0, 0, time.UTC); err != nil || !until.Equal(want) {
-		t.Errorf("%s %v", until, err)
+	sum, err := collateral.Summarize(s)
+	if want := time.Date(2026, 12, 21, 2, 0, 0, 0, time.UTC); err != nil || !sum.Until.Equal(want) {
+		t.Errorf("%s %v", sum.Until, err)
 	}
 }
 
@@ -116,8 +116,14 @@ func FuzzParseTCBInfo(f *testing.F) {
 	f.Add(set(f).TCBInfo)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := collateral.ParseTCBInfo(b)
-		if err == nil && !bytes.Contains(b, v.Bytes) {
+		if err != nil {
+			return
+		}
+		if !bytes.Contains(b, v.Bytes) {
 			t.Fatal("signed bytes are not those of the body")
+		}
+		if err := collateral.Alike(true, v.Bytes); err != nil {
+			t.Fatal(err)
 		}
 	})
 }
@@ -126,8 +132,14 @@ func FuzzParseQEIdentity(f *testing.F) {
 	f.Add(set(f).QEIdentity)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := collateral.ParseQEIdentity(b)
-		if err == nil && !bytes.Contains(b, v.Bytes) {
+		if err != nil {
+			return
+		}
+		if !bytes.Contains(b, v.Bytes) {
 			t.Fatal("signed bytes are not those of the body")
+		}
+		if err := collateral.Alike(false, v.Bytes); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -75,6 +75,10 @@ func TestTCBInfoRefusalsByName(t *testing.T) {
 		{`"isvsvn":5`, `"isvsvn":-1`, "proper isvsvn"}, {`"isvsvn":5`, `"isvsvn":65536`, "proper isvsvn"}, {`"isvsvn":5`, `"other":5`, "proper isvsvn"},
 		{`"tcbLevels":[{"tcb":{"isvsvn":5}`, `"tcbLevels":[],"x":[{"tcb":{"isvsvn":5}`, "0 levels"},
 		{`"attributes":"00`, `"attributes":"0x`, "attributes"},
+		{`"tcbType":0`, `"tcbType":null`, "an integer"}, {`"tcbType":0`, `"tcbType":0.0`, "an integer"}, {`"tcbType":0`, `"tcbType":0e1`, "an integer"},
+		{`"tcbType":0`, `"tcbType":99999999999999999999`, "an integer"}, {`"fmspc":"`, `"FMSPC":"`, "fmspc"},
+		{`"id":"TDX"`, `"id":null`, "a string"}, {`"tdxtcbcomponents":[{"svn":0}`, `"tdxtcbcomponents":[{"x":0}`, "component 0 out of range"},
+		{`"sgxtcbcomponents":[{"svn":7}`, `"sgxtcbcomponents":[7`, "want {"}, {`"tdxModuleIdentities":[`, `"tdxModuleIdentities":null,"x":[`, "want ["},
 	})
 	refuses(t, good, parse, []edit{
 		{`"tdxModuleIdentities":[{"attributes":"00`, `"tdxModuleIdentities":[{"attributes":"`, "tdxModuleIdentities: attributes"},

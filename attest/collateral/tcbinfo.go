@@ -2,7 +2,6 @@ package collateral
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"strings"
 
 	"github.com/confidential-cloud/phala/cvm"
@@ -46,40 +45,42 @@ type SVNLevel struct {
 	Advisories []string
 }
 
+// The tags below name the members for the tests, which compare what decode.go reads
+// with what encoding/json does.
 type jsonComponent struct {
 	SVN int `json:"svn"`
 }
 
 type jsonTCBInfo struct {
-	ID         string `json:"id"`
-	Version    int    `json:"version"`
-	IssueDate  string `json:"issueDate"`
-	NextUpdate string `json:"nextUpdate"`
-	FMSPC      string `json:"fmspc"`
-	PCEID      string `json:"pceId"`
-	TCBType    int    `json:"tcbType"`
-	EvalNumber int    `json:"tcbEvaluationDataNumber"`
-	Module     *struct {
-		MRSigner       string `json:"mrsigner"`
-		Attributes     string `json:"attributes"`
-		AttributesMask string `json:"attributesMask"`
-	} `json:"tdxModule"`
-	Modules []struct {
-		ID             string         `json:"id"`
-		MRSigner       string         `json:"mrsigner"`
-		Attributes     string         `json:"attributes"`
-		AttributesMask string         `json:"attributesMask"`
-		Levels         []jsonSVNLevel `json:"tcbLevels"`
-	} `json:"tdxModuleIdentities"`
-	Levels []struct {
-		TCB struct {
-			SGX    []jsonComponent `json:"sgxtcbcomponents"`
-			PCESVN *int            `json:"pcesvn"`
-			TDX    []jsonComponent `json:"tdxtcbcomponents"`
-		} `json:"tcb"`
-		Status     string   `json:"tcbStatus"`
-		Advisories []string `json:"advisoryIDs"`
-	} `json:"tcbLevels"`
+	ID         string       `json:"id"`
+	Version    int          `json:"version"`
+	IssueDate  string       `json:"issueDate"`
+	NextUpdate string       `json:"nextUpdate"`
+	FMSPC      string       `json:"fmspc"`
+	PCEID      string       `json:"pceId"`
+	TCBType    int          `json:"tcbType"`
+	EvalNumber int          `json:"tcbEvaluationDataNumber"`
+	Module     *jsonModule  `json:"tdxModule"`
+	Modules    []jsonModule `json:"tdxModuleIdentities"`
+	Levels     []jsonLevel  `json:"tcbLevels"`
+}
+
+type jsonModule struct {
+	ID             string         `json:"id"`
+	MRSigner       string         `json:"mrsigner"`
+	Attributes     string         `json:"attributes"`
+	AttributesMask string         `json:"attributesMask"`
+	Levels         []jsonSVNLevel `json:"tcbLevels"`
+}
+
+type jsonLevel struct {
+	TCB struct {
+		SGX    []jsonComponent `json:"sgxtcbcomponents"`
+		PCESVN *int            `json:"pcesvn"`
+		TDX    []jsonComponent `json:"tdxtcbcomponents"`
+	} `json:"tcb"`
+	Status     string   `json:"tcbStatus"`
+	Advisories []string `json:"advisoryIDs"`
 }
 
 type jsonSVNLevel struct {
@@ -99,8 +100,8 @@ func ParseTCBInfo(body []byte) (*TCBInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	var j jsonTCBInfo
-	if err := json.Unmarshal(s.Bytes, &j); err != nil {
+	j, err := decodeTCBInfo(s.Bytes)
+	if err != nil {
 		return nil, cvm.Errorf(cvm.Invalid, "tcbInfo: %w", err)
 	}
 	if j.ID != "TDX" || j.Version != 3 || j.TCBType != 0 {
@@ -220,8 +221,8 @@ func ParseQEIdentity(body []byte) (*QEIdentity, error) {
 	if err != nil {
 		return nil, err
 	}
-	var j jsonQEIdentity
-	if err := json.Unmarshal(s.Bytes, &j); err != nil {
+	j, err := decodeQEIdentity(s.Bytes)
+	if err != nil {
 		return nil, cvm.Errorf(cvm.Invalid, "enclaveIdentity: %w", err)
 	}
 	if j.ID != "TD_QE" || j.Version != 2 || j.EvalNumber < 1 || j.ISVProdID == nil || *j.ISVProdID < 0 || *j.ISVProdID > 0xffff {
