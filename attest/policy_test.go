@@ -216,6 +216,8 @@ func badPolicies() []string {
 		`{"td":{"attributes":1}}`, `{"td":{"xfam":"3"}}`, `{"td":{"xfam":"0x10000000000000000"}}`, `{"td":{"debug":true}}`,
 		`{"floor":{"qe":1}}`, `{"floor":{"` + strings.Repeat("0", 64) + `/qe":-1}}`, `{"floor":{"` + strings.Repeat("0", 64) + `/qe":null}}`,
 		`{"image":{"variants":["lite"],"images":{}}}`,
+		// A known key in another case, alone.
+		`{"ROOTS":["intel"]}`, `{"td":{"XFAM":"0x3"}}`, `{"snp":{"Admit":true}}`, `{"image":{"acpi":[{"RSDP":"00"}]}}`,
 	}
 }
 

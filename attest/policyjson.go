@@ -5,12 +5,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/attest/measure"
+	"github.com/confidential-cloud/phala/attest/sevsnp"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
@@ -63,6 +65,9 @@ func ParsePolicy(b []byte) (Policy, error) {
 	if err := collateral.StrictKeys(b); err != nil {
 		return Policy{}, cvm.Errorf(cvm.Invalid, "policy: %w", err)
 	}
+	if err := exactKeys(b); err != nil {
+		return Policy{}, err
+	}
 	var j policyJSON
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
@@ -77,6 +82,31 @@ func ParsePolicy(b []byte) (Policy, error) {
 		return Policy{}, cvm.Errorf(cvm.Invalid, "policy: %w", err)
 	}
 	return p, p.Validate()
+}
+
+// exactKeys refuses keys that encoding/json would take for a known one in another
+// case. Every known key is in lower case, but for the products that snp.min_tcb lists.
+func exactKeys(b []byte) error {
+	var doc any
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return cvm.Errorf(cvm.Invalid, "policy: %w", err)
+	}
+	for todo := []any{doc}; len(todo) > 0; {
+		last := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		switch v := last.(type) {
+		case []any:
+			todo = append(todo, v...)
+		case map[string]any:
+			for k, x := range v {
+				if k != strings.ToLower(k) && !slices.Contains(sevsnp.Products(), k) {
+					return cvm.Errorf(cvm.Invalid, "policy: unknown key %.80q: keys are in lower case", k)
+				}
+				todo = append(todo, x)
+			}
+		}
+	}
+	return nil
 }
 
 func (j policyJSON) policy() (Policy, error) {

@@ -73,7 +73,7 @@ func All() []About {
 		{Name: QEReport, Title: "The processor vouches for its quoting enclave", Fix: "the quote was altered or forged"},
 		{Name: QuoteKey, Title: "The quoting enclave vouches for the attestation key", Fix: "the attestation key was replaced: the quote is forged"},
 		{Name: QuoteSignature, Title: "The attestation key signed this quote", Fix: "the quote was altered after it was made"},
-		{Name: CollateralParse, Title: "The vendor's collateral is readable", Fix: "check the collateral service (PCS/PCCS) URL"},
+		{Name: CollateralParse, Title: "The vendor's collateral is readable", Fix: "give the vendor's collateral with the evidence, or check the service (PCS, PCCS, KDS) it comes from"},
 		{Name: CollateralChain, Title: "The collateral's signer chains to the same root", Fix: "the collateral comes from another vendor or signer: check the collateral service"},
 		{Name: CollateralSigned, Title: "The vendor signed the collateral", Fix: "the collateral was altered on its way: check the collateral service"},
 		{Name: CollateralMatch, Title: "The collateral is for this processor model", Fix: "the collateral service answered for another platform"},

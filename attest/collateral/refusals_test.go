@@ -116,6 +116,9 @@ func TestSignedRefusalsByName(t *testing.T) {
 		{`{"tcbInfo":`, `{"x":1,"tcbInfo":`, "exactly the members"}, {`,"signature":"`, `,"signature":["`, "tcbInfo:"},
 		{`,"signature":"`, `,"sig":"`, "exactly the members"},
 	})
+	if err := parse(nil); err == nil || !strings.Contains(err.Error(), "tcbInfo is missing") {
+		t.Errorf("nothing: %v", err)
+	}
 	if err := parse(bytes.Replace(good, []byte(`"tcbType":0`), []byte(`"tcbType":0,"x":`+nested(13)), 1)); err != nil {
 		t.Errorf("a member that is unknown and not too deep: %v", err)
 	}

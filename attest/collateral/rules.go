@@ -3,8 +3,6 @@ package collateral
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/asn1"
-	"math/big"
 	"slices"
 	"time"
 
@@ -143,16 +141,6 @@ func Extension(c *x509.Certificate, oid string) (value []byte, ok bool) {
 // StrictKeys refuses JSON with repeated, case-variant or non-ASCII keys at any
 // depth, with data after its value, or nested deeper than 16.
 func StrictKeys(b []byte) error { return checkKeys(b) }
-
-// DERSignature is an ECDSA signature r || s of 2n bytes in the ASN.1 form that
-// the standard library verifies.
-func DERSignature(raw []byte) ([]byte, error) {
-	if len(raw) == 0 || len(raw)%2 != 0 {
-		return nil, cvm.Errorf(cvm.Invalid, "a signature of %d bytes", len(raw))
-	}
-	n := len(raw) / 2
-	return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:n]), new(big.Int).SetBytes(raw[n:])})
-}
 
 func name(c *x509.Certificate) string {
 	if c.Subject.CommonName != "" {

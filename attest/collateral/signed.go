@@ -66,6 +66,9 @@ func ParseSigned(body []byte, name string) (Signed, error) {
 	if len(body) > MaxBody {
 		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: %d bytes, at most %d", name, len(body), MaxBody)
 	}
+	if len(body) == 0 {
+		return Signed{}, cvm.Errorf(cvm.Invalid, "%s is missing", name)
+	}
 	ms, err := members(body)
 	if err != nil {
 		return Signed{}, cvm.Errorf(cvm.Invalid, "%s: %w", name, err)

@@ -166,30 +166,3 @@ func (c *CRL) Revoked(serial *big.Int) bool { return c.revoked[string(serial.Byt
 // Numbered reports whether the list says which of its issuer's lists it is: else
 // nobody could tell that an older one was served.
 func (c *CRL) Numbered() bool { return c.list.Number != nil && len(c.list.AuthorityKeyId) != 0 }
-
-// Expires is the earliest end of what a set's statements say about themselves.
-// Nothing is verified: it is for caches.
-func Expires(s Set) (time.Time, error) {
-	t, err := ParseTCBInfo(s.TCBInfo)
-	if err != nil {
-		return time.Time{}, err
-	}
-	q, err := ParseQEIdentity(s.QEIdentity)
-	if err != nil {
-		return time.Time{}, err
-	}
-	until := t.Until
-	if q.Until.Before(until) {
-		until = q.Until
-	}
-	for _, der := range [][]byte{s.RootCRL, s.PCKCRL} {
-		c, err := ParseCRL(der)
-		if err != nil {
-			return time.Time{}, err
-		}
-		if u := c.Window().Until; u.Before(until) {
-			until = u
-		}
-	}
-	return until, nil
-}
