@@ -56,7 +56,7 @@ func (f Fetch) validate() error {
 func newCollateral(c Config, roots []attest.Root, now func() time.Time, log *slog.Logger) (*fetch.Client, error) {
 	f := c.Fetch
 	out := fetch.Config{
-		URLs: c.CollateralURLs, Roots: roots, Timeout: time.Duration(f.Timeout), Refresh: time.Duration(f.Refresh), MaxAge: time.Duration(f.MaxAge),
+		URLs: c.CollateralURLs, KDS: c.KDSURLs, Roots: roots, Timeout: time.Duration(f.Timeout), Refresh: time.Duration(f.Refresh), MaxAge: time.Duration(f.MaxAge),
 		Early: f.Early, Clock: now, Log: log,
 	}
 	switch f.Cache {

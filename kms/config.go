@@ -51,6 +51,10 @@ type Config struct {
 	SimTEE string `toml:"simtee,omitempty"`
 	// CollateralURLs are PCS-shaped services, tried in order.
 	CollateralURLs []string `toml:"collateral_urls"`
+	// KDSURLs are AMD's key distribution service or shaped like it, tried in order.
+	// SEV-SNP proves no phase of the boot, so that no key is released to it; with them
+	// the refusal tells of a machine that is also revoked. Empty: nobody is asked.
+	KDSURLs []string `toml:"kds_urls,omitempty"`
 	// Fetch says how what they answer is kept.
 	Fetch Fetch `toml:"collateral"`
 
@@ -74,7 +78,7 @@ type Config struct {
 
 // Attestation is the member's policy for evidence of guests and of other members.
 type Attestation struct {
-	// Genuine admits Intel's pinned roots.
+	// Genuine admits Intel's and AMD's pinned roots.
 	Genuine bool `toml:"genuine"`
 	// SimulatedRoots lists hex sha256 hashes of the root keys of simulated hardware.
 	// Everything that rests on them is reported as SIMULATED.
@@ -170,7 +174,7 @@ func (a Attestation) policy() (attest.Policy, error) {
 	p := attest.Policy{TCBStatus: a.TCBStatus, DenyAdvisories: a.DenyAdvisories, MinEvalNumber: a.MinEvalNumber, TD: attest.StrictTD(), Image: measure.Policy{Variants: a.Variants}}
 	p.TD.AnyMRSeam, p.TD.MRSeam = false, a.MRSeam
 	if a.Genuine {
-		p.Roots = attest.IntelRoots()
+		p.Roots = append(attest.IntelRoots(), attest.AMDRoots()...)
 	}
 	for _, s := range a.SimulatedRoots {
 		b, err := hex.DecodeString(s)

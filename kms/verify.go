@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"slices"
 	"time"
@@ -53,10 +54,11 @@ func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte
 	p.ReportData, p.Phases = &binding, []claim.Phase{phase}
 	// What no admitted root signed must not choose what is fetched from the vendor, nor
 	// push what others need out of the cache.
-	_, _, err = m.verifier.Verify(ev, collateral.Set{}, p, m.now())
+	pre := brought(ev)
+	_, _, err = m.verifier.Verify(ev, pre, p, m.now())
 	var rej *claim.Rejection
-	if errors.As(err, &rej) && !rej.Genuine {
-		return attest.Verified{}, &refusal{err: cvm.Errorf(cvm.Denied, "%w", rej).WithReason(reasonOf(rej)).WithFix(fixOf(rej))}
+	if errors.As(err, &rej) && (!rej.Genuine || pre.AMD != nil && len(m.cfg.KDSURLs) == 0) {
+		return attest.Verified{}, m.rejected(ev, pre, p, rej)
 	}
 	set, err := m.collateral.For(ctx, ev)
 	if err != nil {
@@ -73,18 +75,39 @@ func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte
 	if !errors.As(err, &rej) {
 		return attest.Verified{}, err
 	}
+	return attest.Verified{}, m.rejected(ev, set, p, rej)
+}
+
+// rejected words a rejection. What genuine evidence shows beside its faults names
+// the leaf.
+func (m *Member) rejected(ev attest.Evidence, set collateral.Set, p attest.Policy, rej *claim.Rejection) *refusal {
 	out := &refusal{genuine: rej.Genuine, err: cvm.Errorf(cvm.Denied, "%w", rej).WithReason(reasonOf(rej)).WithFix(fixOf(rej))}
-	if rej.Genuine { // what it shows beside its faults names the leaf
-		p.ReportData, p.AnyReportData = nil, true
-		p.Phases = []claim.Phase{claim.PhaseEarly, claim.PhaseRelease, claim.PhaseBooting, claim.PhaseRunning}
-		if lax, _, err := m.verifier.Verify(ev, set, p, m.now()); err == nil {
-			out.claims = lax.Claims()
-		} else { // what the vendor signed tells one such refusal from another
-			q := rej.Unverified
-			out.claims = claim.Claims{Platform: q.Platform, DeviceID: q.DeviceID, ReportData: q.ReportData, MRTD: q.MRTD, RTMR: q.RTMR}
-		}
+	if !rej.Genuine {
+		return out
 	}
-	return attest.Verified{}, out
+	p.ReportData, p.AnyReportData = nil, true
+	p.Phases = []claim.Phase{claim.PhaseEarly, claim.PhaseRelease, claim.PhaseBooting, claim.PhaseRunning}
+	if lax, _, err := m.verifier.Verify(ev, set, p, m.now()); err == nil {
+		out.claims = lax.Claims()
+	} else { // what the vendor signed tells one such refusal from another
+		q := rej.Unverified
+		out.claims = claim.Claims{Platform: q.Platform, DeviceID: q.DeviceID, ReportData: q.ReportData, MRTD: q.MRTD, RTMR: q.RTMR}
+	}
+	return out
+}
+
+// brought is what SEV-SNP evidence brings of its vendor's statements: the chip's
+// certificate and its issuers, up to a root that the policy must admit. A TDX quote
+// has its chain in it.
+func brought(ev attest.Evidence) collateral.Set {
+	if ev.Variant != cvm.VariantSNP || len(ev.CertChain) != 3 {
+		return collateral.Set{}
+	}
+	var issuers []byte
+	for _, der := range ev.CertChain[1:] {
+		issuers = append(issuers, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return collateral.Set{AMD: &collateral.AMD{Leaf: ev.CertChain[0], Chain: issuers}}
 }
 
 // reasonOf names a rejection by the check that says most about it.
@@ -104,15 +127,16 @@ func reasonOf(r *claim.Rejection) string {
 		return kmsapi.ReasonRoot
 	case failed[claim.ReportData]:
 		return kmsapi.ReasonBinding
-	case failed[claim.PhaseCheck] && others == 1:
+	case failed[claim.PhaseCheck] && (others == 1 || r.Unverified.Phase == claim.PhaseUnproven):
 		return kmsapi.ReasonPhase
 	}
 	return kmsapi.ReasonEvidence
 }
 
 func fixOf(r *claim.Rejection) string {
+	phase := reasonOf(r) == kmsapi.ReasonPhase
 	for _, c := range r.Checks {
-		if c.Verdict == claim.Failed && c.Fix != "" {
+		if c.Verdict == claim.Failed && c.Fix != "" && (!phase || c.Name == claim.PhaseCheck) {
 			return c.Fix
 		}
 	}
