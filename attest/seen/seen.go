@@ -120,7 +120,7 @@ func (e *entry[V]) is(parts [][]byte) bool {
 	rest := e.key
 	for i, p := range parts {
 		n := e.sizes[i]
-		if len(p) != n || !bytes.Equal(p, rest[:n]) {
+		if !bytes.Equal(p, rest[:n]) {
 			return false
 		}
 		rest = rest[n:]
