@@ -63,7 +63,8 @@ func readSpecID(r *reader) error {
 	index, typ := r.u32(), r.u32()
 	r.take(20)
 	spec := &reader{b: r.take(int(r.u32()))}
-	if r.bad || typ != evNoAction || index > 4 || string(spec.take(16)) != specSig {
+	// What is cut short has no signature.
+	if typ != evNoAction || index > 4 || string(spec.take(16)) != specSig {
 		return cvm.Errorf(cvm.Invalid, "CCEL: does not begin with a Spec ID event")
 	}
 	spec.take(8) // platform class, versions, uintn size
