@@ -165,7 +165,7 @@ func TestJSONForm(t *testing.T) {
 	if b, _ := eventlog.EncodeJSON(nil); string(b) != "[]" {
 		t.Errorf("empty log is %s", b)
 	}
-	for _, bad := range []string{`{}`, `[] []`, `[{"imr":4}]`, `[{"imr":0,"digest":"00"}]`, `[{"imr":0,"digest":"zz"}]`, `[{"extra":1}]`, `[{"imr":3,"version":3}]`, ``} {
+	for _, bad := range []string{`{}`, `[] []`, `[{"imr":4}]`, `[{"imr":0,"digest":"00"}]`, `[{"imr":0,"digest":"zz"}]`, `[{"extra":1}]`, `[{"imr":3,"version":3}]`, ``, `[`, `[{"imr":0}`, `[{"imr":0},`} {
 		if _, err := eventlog.ParseJSON([]byte(bad)); err == nil {
 			t.Errorf("accepted %s", bad)
 		}
