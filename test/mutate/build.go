@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // mutant is a site and its number in the build. Number 0 is the code as it is.
@@ -160,19 +161,36 @@ func overlay(root, dir string, mutants []mutant) (string, error) {
 	return path, os.WriteFile(path, b, 0o600)
 }
 
-// compile builds one test binary per package with every mutation inside, all off.
-func compile(ctx context.Context, root, dir, overlayFile string, packages []string) (map[string]string, error) {
-	out := map[string]string{}
-	for _, p := range packages {
-		bin := filepath.Join(dir, strings.ReplaceAll(p, "/", "__")+".test")
-		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-p", "2", "-overlay", overlayFile, "-o", bin, "./"+p) //nolint:gosec // our own arguments
-		cmd.Dir = root
-		if msg, err := cmd.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("compiling the tests of %s with the mutations: %w\n%s", p, err, msg)
-		}
-		if _, err := os.Stat(bin); err == nil { // a package without tests makes none
-			out[p] = bin
-		}
+// binaries are the test binaries with every mutation inside, all off, made when
+// they are first asked for.
+type binaries struct {
+	root, dir, overlay string
+
+	mu    sync.Mutex
+	built map[string]string // by package; "" has no tests
+}
+
+// of is the test binary of a package. A new one is first seen to pass without any
+// mutation, by check.
+func (b *binaries) of(ctx context.Context, p string, check func(bin string) error) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if bin, ok := b.built[p]; ok {
+		return bin, nil
 	}
-	return out, nil
+	bin := filepath.Join(b.dir, strings.ReplaceAll(p, "/", "__")+".test")
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-p", "2", "-overlay", b.overlay, "-o", bin, "./"+p) //nolint:gosec // our own arguments
+	cmd.Dir = b.root
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("compiling the tests of %s with the mutations: %w\n%s", p, err, msg)
+	}
+	if _, err := os.Stat(bin); err != nil { // a package without tests makes none
+		b.built[p] = ""
+		return "", nil
+	}
+	if err := check(bin); err != nil {
+		return "", err
+	}
+	b.built[p] = bin
+	return bin, nil
 }

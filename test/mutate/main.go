@@ -23,7 +23,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -71,7 +70,6 @@ func mutate(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	gone, unlisted := t.stale(mutants)
 	chosen, err := choose(mutants, t, o)
 	if err != nil {
 		return err
@@ -87,15 +85,12 @@ func mutate(ctx context.Context, o options) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	bins, err := build(ctx, root, dir, t, mutants)
+	file, err := overlay(root, dir, mutants)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%d places, %d to try, test binaries built in %s\n", len(mutants), len(chosen), time.Since(start).Round(time.Second))
-	l := lab{t, root, bins, o.first}
-	if err := l.sound(ctx); err != nil {
-		return err
-	}
+	fmt.Printf("%d places, %d to try\n", len(mutants), len(chosen))
+	l := lab{t, &binaries{root: root, dir: dir, overlay: file, built: map[string]string{}}, o.first}
 	seen, problems := l.tryAll(ctx, chosen, o)
 	if o.update { // also of a run that was stopped: the rest can follow
 		return errors.Join(t.merge(mutants, seen).write(path), ctx.Err())
@@ -106,39 +101,16 @@ func mutate(ctx context.Context, o options) error {
 	if o.first {
 		return l.survivors(seen, problems)
 	}
-	for _, id := range gone {
-		problems = append(problems, "stale row, its code is gone: "+id)
-	}
-	for _, id := range unlisted {
-		problems = append(problems, "not in the table: "+id)
+	if !o.quick && o.run == "" {
+		gone, unlisted := t.stale(mutants)
+		for _, id := range gone {
+			problems = append(problems, "stale row, its code is gone: "+id)
+		}
+		for _, id := range unlisted {
+			problems = append(problems, "not in the table: "+id)
+		}
 	}
 	return summary(chosen, t, seen, problems, time.Since(start))
-}
-
-func build(ctx context.Context, root, dir string, t table, mutants []mutant) (map[string]string, error) {
-	file, err := overlay(root, dir, mutants)
-	if err != nil {
-		return nil, err
-	}
-	packages := slices.Concat(t.Packages, t.Also)
-	if !slices.Contains(packages, "attest") {
-		packages = append([]string{"attest"}, packages...)
-	}
-	return compile(ctx, root, dir, file, packages)
-}
-
-// sound checks that nothing fails while every mutation is off.
-func (l lab) sound(ctx context.Context) error {
-	for _, p := range slices.Concat(l.Packages, l.Also) {
-		failed, err := l.runOne(ctx, 0, p+"/any.go", []string{p})
-		if err != nil {
-			return err
-		}
-		if len(failed) != 0 {
-			return fmt.Errorf("without any mutation these tests fail: %s", strings.Join(failed, ", "))
-		}
-	}
-	return nil
 }
 
 func choose(mutants []mutant, t table, o options) ([]mutant, error) {
@@ -167,14 +139,17 @@ func (l lab) tryAll(ctx context.Context, chosen []mutant, o options) (map[string
 		case err != nil:
 			word = err.Error()
 			problems = append(problems, m.ID+": "+word)
-		case listed || o.update:
+		case o.update || o.first || !listed:
+			seen[m.ID] = out
+			if len(out.failed) == 0 && r.Why == "" {
+				word = "SURVIVED"
+			}
+		default:
 			seen[m.ID] = out
 			if p := r.judge(out); p != "" {
 				word = p
 				problems = append(problems, m.ID+": "+p)
 			}
-		default:
-			seen[m.ID] = out
 		}
 		fmt.Printf("%4d/%d %5.1fs %s: %d tests fail: %s\n", len(seen), len(chosen), out.took.Seconds(), m.ID, len(out.failed), word)
 	})

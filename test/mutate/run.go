@@ -16,7 +16,7 @@ import (
 )
 
 // runLimit bounds one run of one test binary: a mutation may loop for ever.
-const runLimit = 2 * time.Minute
+const runLimit = time.Minute
 
 // outcome is what one mutation made the tests do.
 type outcome struct {
@@ -27,14 +27,8 @@ type outcome struct {
 // testsFor lists the packages whose tests judge a mutation of a package, nearest
 // first: its own, the verifier's, which stands on all of them, and the others that
 // are built on it. Farther ones are asked only when nearer ones see nothing.
-func testsFor(dir string, bins map[string]string) [][]string {
-	var rest []string
-	for p := range bins {
-		if p != dir && p != "attest" {
-			rest = append(rest, p)
-		}
-	}
-	slices.Sort(rest)
+func (t table) testsFor(dir string) [][]string {
+	rest := slices.DeleteFunc(slices.Concat(t.Packages, t.Also), func(p string) bool { return p == dir || p == "attest" })
 	if dir == "attest" {
 		return [][]string{{dir}, rest}
 	}
@@ -44,8 +38,7 @@ func testsFor(dir string, bins map[string]string) [][]string {
 // lab is what mutations are tried with.
 type lab struct {
 	table
-	root string
-	bins map[string]string // test binaries with all mutations inside, by package
+	bins *binaries
 	// first: one failing test is enough, the others need not run.
 	first bool
 }
@@ -54,7 +47,7 @@ type lab struct {
 func (l lab) try(ctx context.Context, m mutant) (outcome, error) {
 	var o outcome
 	start := time.Now()
-	for _, tier := range testsFor(path.Dir(m.file), l.bins) {
+	for _, tier := range l.testsFor(path.Dir(m.file)) {
 		if len(o.failed) > 0 {
 			break
 		}
@@ -67,24 +60,25 @@ func (l lab) try(ctx context.Context, m mutant) (outcome, error) {
 	return o, nil
 }
 
-// runOne switches on mutant n (0: none) and runs the tests of the packages;
+// runOne switches on mutant n and runs the tests of the packages;
 // file is where its code is.
 func (l lab) runOne(ctx context.Context, n int, file string, packages []string) (all []string, err error) {
 	for _, p := range packages {
-		if l.bins[p] == "" {
+		bin, err := l.bins.of(ctx, p, func(bin string) error { return l.sound(ctx, p, bin) })
+		if err != nil {
+			return all, err
+		}
+		if bin == "" {
 			continue
 		}
-		var only []string
-		if p == "attest" {
-			only = l.only(file)
-		}
+		only := l.only(p, file)
 		if l.first {
 			if len(all) > 0 {
 				break
 			}
 			only = append(only, "-test.failfast")
 		}
-		failed, err := runTests(ctx, filepath.Join(l.root, p), l.bins[p], n, only)
+		failed, err := runTests(ctx, filepath.Join(l.bins.root, p), bin, n, only)
 		if err != nil {
 			return all, fmt.Errorf("%s: %w", p, err)
 		}
@@ -96,9 +90,21 @@ func (l lab) runOne(ctx context.Context, n int, file string, packages []string) 
 	return slices.Compact(all), nil
 }
 
-// only are the flags that choose among the verifier's tests: by the file, else by
-// the package that a mutation changes.
-func (l lab) only(file string) (flags []string) {
+// sound checks that no test of a package fails while every mutation is off.
+func (l lab) sound(ctx context.Context, p, bin string) error {
+	failed, err := runTests(ctx, filepath.Join(l.bins.root, p), bin, 0, l.only(p, p+"/any.go"))
+	if err == nil && len(failed) != 0 {
+		err = fmt.Errorf("without any mutation these tests of %s fail: %s", p, strings.Join(failed, ", "))
+	}
+	return err
+}
+
+// only are the flags that choose among the verifier's own tests: by the file, else
+// by the package that a mutation changes.
+func (l lab) only(p, file string) (flags []string) {
+	if p != "attest" {
+		return nil
+	}
 	for _, key := range []string{file, path.Dir(file)} {
 		if run := l.Run[key]; run != "" {
 			return []string{"-test.run", run}
