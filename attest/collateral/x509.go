@@ -161,7 +161,13 @@ func (c *CRL) SignedBy(issuer *x509.Certificate) error {
 }
 
 // Revoked reports whether the list names a serial number.
-func (c *CRL) Revoked(serial *big.Int) bool { return c.revoked[string(serial.Bytes())] }
+func (c *CRL) Revoked(serial *big.Int) bool {
+	var buf [32]byte // the longest that RFC 5280 knows has 20
+	if serial.BitLen() > 8*len(buf) {
+		return c.revoked[string(serial.Bytes())]
+	}
+	return c.revoked[string(bytes.TrimLeft(serial.FillBytes(buf[:]), "\x00"))]
+}
 
 // Numbered reports whether the list says which of its issuer's lists it is: else
 // nobody could tell that an older one was served.

@@ -22,7 +22,7 @@ import (
 type Cache struct {
 	issuers *seen.Cache[*issuers]  // by the PEM of CA and root
 	hosts   *seen.Cache[*host]     // by the PEM of the leaf, and its issuers
-	reports *seen.Cache[struct{}]  // QE reports, by the key that signed them, report and signature
+	reports *seen.Cache[struct{}]  // QE reports, by the sha256 of the key that signed them, report and signature
 	sets    *seen.Cache[*endorsed] // the newest collateral, by issuers and FMSPC
 }
 
@@ -116,6 +116,17 @@ type endorsed struct {
 	tcbChain, qeChain []*x509.Certificate // signer, root
 	rootCRL, pckCRL   *collateral.CRL
 	marks             collateral.Floor
+}
+
+// reportID names a QE report, its signature and the host's key. The first two are of
+// fixed size, so that no other three join to the same bytes.
+func (h *host) reportID(q *Quote) (id [32]byte) {
+	d := sha256.New()
+	d.Write(q.report)
+	d.Write(q.reportSig)
+	d.Write(h.spki)
+	d.Sum(id[:0])
+	return id
 }
 
 // is reports whether e was made of these very bytes.

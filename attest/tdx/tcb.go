@@ -2,8 +2,10 @@ package tdx
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/confidential-cloud/phala/attest/claim"
@@ -155,7 +157,7 @@ func reaches(have, want []uint8) bool {
 func (v *verifier) module(t *collateral.TCBInfo, svn [16]byte) (collateral.SVNLevel, bool) {
 	id, level := t.Module, collateral.SVNLevel{Status: UpToDate}
 	if svn[1] > 0 {
-		want := fmt.Sprintf("TDX_%02x", svn[1])
+		want := "TDX_" + hex.EncodeToString(svn[1:2])
 		i := slices.IndexFunc(t.Modules, func(m collateral.ModuleIdentity) bool { return strings.EqualFold(m.ID, want) })
 		if i < 0 {
 			v.rec.Fail(claim.TDXModule, "", want, "the vendor lists no such TDX module")
@@ -180,7 +182,7 @@ func (v *verifier) module(t *collateral.TCBInfo, svn [16]byte) (collateral.SVNLe
 		v.rec.Fail(claim.TDXModule, short(id.Attributes[:]), short(attrs[:]), "the TDX module runs with other attributes")
 		return level, false
 	}
-	v.rec.Pass(claim.TDXModule, fmt.Sprintf("module %d.%d %s", svn[1], svn[0], level.Status))
+	v.rec.Pass(claim.TDXModule, "module "+strconv.Itoa(int(svn[1]))+"."+strconv.Itoa(int(svn[0]))+" "+level.Status)
 	return level, true
 }
 

@@ -153,6 +153,7 @@ func (v *verifier) fresh(s *endorsed) {
 			v.rec.Fail(claim.CollateralFresh, "", w.what, err.Error())
 		}
 	}
-	v.rec.Pass(claim.CollateralFresh, "until "+v.res.Expires.UTC().Format(time.RFC3339))
+	var buf [32]byte
+	v.rec.Pass(claim.CollateralFresh, string(v.res.Expires.UTC().AppendFormat(append(buf[:0], "until "...), time.RFC3339)))
 	v.res.TCB.EvalNumber, v.res.TCB.QEEvalNumber, v.res.Marks = s.tcb.EvalNumber, s.qe.EvalNumber, s.marks
 }

@@ -159,7 +159,8 @@ func (v *verifier) remember() {
 		v.cache.hosts.Put(v.host, v.leaf, v.issuers.id[:])
 	}
 	if n.report {
-		v.cache.reports.Put(struct{}{}, v.host.spki, v.q.report, v.q.reportSig)
+		id := v.host.reportID(v.q)
+		v.cache.reports.Put(struct{}{}, id[:])
 	}
 }
 
@@ -167,7 +168,8 @@ func (v *verifier) remember() {
 // names the attestation key.
 func (v *verifier) qe() {
 	q := v.q
-	if _, known := v.cache.reports.Get(v.host.spki, q.report, q.reportSig); !known {
+	id := v.host.reportID(q)
+	if _, known := v.cache.reports.Get(id[:]); !known {
 		v.unseen.report = true
 		if !collateral.VerifyRaw(v.host.key, q.report, q.reportSig) {
 			v.rec.Fail(claim.QEReport, "", "", "the quoting enclave's report is not signed by the processor's key")
@@ -210,7 +212,8 @@ func short(b []byte) string {
 	if len(b) > 16 {
 		b = b[:16]
 	}
-	return hex.EncodeToString(b) + "..."
+	var buf [35]byte
+	return string(append(hex.AppendEncode(buf[:0], b), "..."...))
 }
 
 func zero(b []byte) bool {
