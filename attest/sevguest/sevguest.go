@@ -5,10 +5,14 @@ package sevguest
 
 import (
 	"bytes"
+	"errors"
 
+	"github.com/google/go-configfs-tsm/report"
 	"github.com/google/go-sev-guest/abi"
 	"github.com/google/go-sev-guest/client"
+	sevpb "github.com/google/go-sev-guest/proto/sevsnp"
 
+	"github.com/confidential-cloud/phala/attest/tdxguest"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
@@ -38,13 +42,69 @@ func (d *Device) Report(reportData [64]byte) (report []byte, certs [][]byte, err
 	if len(raw) < abi.ReportSize {
 		return nil, nil, cvm.Errorf(cvm.Invalid, "SEV-SNP report: the device gave %d bytes, want %d", len(raw), abi.ReportSize)
 	}
-	report = bytes.Clone(raw[:abi.ReportSize])
-	return report, offered(raw[abi.ReportSize:]), nil
+	return bytes.Clone(raw[:abi.ReportSize]), offered(raw[abi.ReportSize:]), nil
 }
 
+// OpenAt is a device over configfs-tsm whose directory of report entries is at a
+// path. Level is the privilege level (VMPL) that reports are asked for at.
+func OpenAt(reports string, level uint) *Device { return &Device{configfs{reports, level}} }
+
+// configfs asks through configfs-tsm. The library's own provider does the same at a
+// fixed path.
+type configfs struct {
+	reports string
+	level   uint
+}
+
+var _ client.QuoteProvider = configfs{}
+
+const providerName = "sev_guest"
+
+// IsSupported reports whether the kernel makes SEV-SNP reports there.
+func (c configfs) IsSupported() bool {
+	r, err := report.Create(tdxguest.Files(c.reports), &report.Request{})
+	if err != nil {
+		return false
+	}
+	name, err := r.ReadOption("provider")
+	return errors.Join(err, r.Destroy()) == nil && string(bytes.TrimSpace(name)) == providerName
+}
+
+// GetRawQuote is a report with the host's certificate table behind it.
+func (c configfs) GetRawQuote(reportData [64]byte) (raw []byte, err error) {
+	r, err := report.Create(tdxguest.Files(c.reports), &report.Request{InBlob: reportData[:], GetAuxBlob: true, Privilege: &report.Privilege{Level: c.level}})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Destroy()) }()
+	res, err := r.Get()
+	if err != nil {
+		return nil, err
+	}
+	if name := string(bytes.TrimSpace([]byte(res.Provider))); name != providerName {
+		return nil, cvm.Errorf(cvm.Unsupported, "configfs-tsm: the TEE is %.40q, want %q", name, providerName)
+	}
+	if len(res.OutBlob) != abi.ReportSize {
+		return nil, cvm.Errorf(cvm.Invalid, "configfs-tsm: a report of %d bytes, want %d", len(res.OutBlob), abi.ReportSize)
+	}
+	return append(res.OutBlob, res.AuxBlob...), nil
+}
+
+// Product is asked of nobody here: reports name their processor.
+func (configfs) Product() *sevpb.SevProduct { return &sevpb.SevProduct{} }
+
 // offered are the certificates of the host's table; none when it is damaged: they
-// are hints.
+// are hints. The bounds are checked first: the library adds them up in 32 bits.
 func offered(raw []byte) (certs [][]byte) {
+	head, err := abi.ParseSnpCertTableHeader(raw)
+	if err != nil {
+		return nil
+	}
+	for _, e := range head {
+		if uint64(e.Offset)+uint64(e.Length) > uint64(len(raw)) {
+			return nil
+		}
+	}
 	var table abi.CertTable
 	if table.Unmarshal(raw) != nil {
 		return nil

@@ -170,12 +170,16 @@ func (a *AMD) Evidence(l Launch, reportData [64]byte) (attest.Evidence, error) {
 
 // Report signs a report. A zero policy is DefaultGuestPolicy.
 func (a *AMD) Report(digest cvm.Measurement, hostData [32]byte, policy sevsnp.GuestPolicy, reportData [64]byte) ([]byte, error) {
+	return a.reportAt(0, digest, hostData, policy, reportData)
+}
+
+func (a *AMD) reportAt(vmpl uint32, digest cvm.Measurement, hostData [32]byte, policy sevsnp.GuestPolicy, reportData [64]byte) ([]byte, error) {
 	if policy == 0 {
 		policy = DefaultGuestPolicy
 	}
 	tcb := a.tcb().Value(a.cfg.Product)
 	r := &sevsnp.Report{
-		Version: a.cfg.Version, Policy: policy, CurrentTCB: tcb, ReportedTCB: tcb, CommittedTCB: tcb, LaunchTCB: tcb,
+		Version: a.cfg.Version, VMPL: vmpl, Policy: policy, CurrentTCB: tcb, ReportedTCB: tcb, CommittedTCB: tcb, LaunchTCB: tcb,
 		PlatformInfo: sevsnp.PlatformTSME | sevsnp.PlatformECC, ReportData: reportData, Measurement: digest, HostData: hostData, ChipID: a.chip,
 		Current: sevsnp.Firmware{Major: 1, Minor: 55, Build: 29}, Committed: sevsnp.Firmware{Major: 1, Minor: 55, Build: 29},
 	}

@@ -18,6 +18,10 @@ type client struct{ reports string }
 
 var _ configfsi.Client = client{}
 
+// Files is configfs-tsm whose directory of report entries is at a path. What it
+// removes is removed as configfs does it: an entry whole.
+func Files(reports string) configfsi.Client { return client{reports} }
+
 const prefix = configfsi.TsmPrefix + "/report"
 
 // real is where a file of the library's is, virtual what the library calls an entry.

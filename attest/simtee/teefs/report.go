@@ -29,12 +29,16 @@ type provider struct {
 
 func providerOf(d Device) provider {
 	if l, ok := d.(Leveled); ok {
-		return provider{name: l.Provider(), levels: true, report: l.Report}
+		return leveled(l)
 	}
 	return provider{name: "tdx_guest", report: func(ctx context.Context, in [64]byte, _ uint) (out, aux []byte, err error) {
 		out, err = d.Quote(ctx, in)
 		return out, nil, err
 	}}
+}
+
+func leveled(l Leveled) provider {
+	return provider{name: l.Provider(), levels: true, report: l.Report}
 }
 
 // maxLevel is the kernel's highest privilege level.

@@ -55,10 +55,23 @@ type FS struct {
 // Mount shows the device's files below dir, which must exist, until Close. It needs
 // /dev/fuse and the right to mount.
 func Mount(dir string, d Device) (*FS, error) {
+	return mount(dir, func(ctx context.Context, root *folder) {
+		root.reports(ctx, providerOf(d))
+		build(ctx, root, d)
+	})
+}
+
+// MountReports is Mount for a guest that has reports only: SEV-SNP has neither
+// runtime registers nor an event log.
+func MountReports(dir string, l Leveled) (*FS, error) {
+	return mount(dir, func(ctx context.Context, root *folder) { root.reports(ctx, leveled(l)) })
+}
+
+func mount(dir string, fill func(context.Context, *folder)) (*FS, error) {
 	root := &folder{}
 	s, err := fs.Mount(dir, root, &fs.Options{
 		MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "simulated-tee", Name: "teefs"},
-		OnAdd:        func(ctx context.Context) { build(ctx, root, d) },
+		OnAdd:        func(ctx context.Context) { fill(ctx, root) },
 	})
 	if err != nil {
 		return nil, cvm.Errorf(cvm.Precondition, "mounting the simulated TEE's files at %s: %w", dir, err).
@@ -77,12 +90,13 @@ func (f *FS) Close() error {
 	return f.err
 }
 
-// build fills the tree.
-func build(ctx context.Context, root *folder, d Device) {
-	tsm := &subsystem{provider: providerOf(d)}
-	parent, name := root.walk(ctx, reports)
-	parent.AddChild(name, parent.NewPersistentInode(ctx, tsm, dirAttr()), false)
+func (f *folder) reports(ctx context.Context, p provider) {
+	parent, name := f.walk(ctx, reports)
+	parent.AddChild(name, parent.NewPersistentInode(ctx, &subsystem{provider: p}, dirAttr()), false)
+}
 
+// build shows registers and event log.
+func build(ctx context.Context, root *folder, d Device) {
 	at := func(path string, a *attribute) {
 		parent, name := root.walk(ctx, path)
 		parent.AddChild(name, parent.NewPersistentInode(ctx, a, fileAttr()), false)
@@ -108,7 +122,7 @@ func build(ctx context.Context, root *folder, d Device) {
 			a.write = extend(d, i)
 		}
 	}
-	parent, name = root.walk(ctx, "sys/class/misc/tdx_guest")
+	parent, name := root.walk(ctx, "sys/class/misc/tdx_guest")
 	link := &fs.MemSymlink{Data: []byte("../../devices/virtual/misc/tdx_guest")}
 	parent.AddChild(name, parent.NewPersistentInode(ctx, link, fs.StableAttr{Mode: fuse.S_IFLNK}), false)
 
