@@ -171,13 +171,13 @@ func TestPolicyJSON(t *testing.T) {
 	full := `{"roots":["intel",{"spki":"` + pin + `","platform":"simulated"}],"tcb_status":["UpToDate"],"deny_advisories":["INTEL-SA-1"],
 		"min_eval_number":17,"floor":{"` + pin + `/qe":17},"report_data":"any","phases":["release"],
 		"td":{"mr_seam":["` + m + `"],"mr_config_id":["app","` + m + `"],"mr_owner":"any","attributes":"0x10000000","xfam":"0x602e7"},
-		"image":{"variants":["lite"],"any_acpi":true},"snp":{}}`
+		"image":{"variants":["lite"],"any_acpi":true,"withdrawn":["` + pin + `"]},"snp":{}}`
 	p, err := attest.ParsePolicy([]byte(full))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(p.Roots) != 2 || !p.AnyReportData || p.MinEvalNumber != 17 || p.TD.MRSeam[0][0] != 7 || !p.TD.MRConfigID.App || len(p.TD.MRConfigID.Of) != 1 ||
-		!p.TD.MROwner.Any || p.TD.MROwnerConfig.Any || p.TD.Attributes != 1<<28 || p.TD.XFAM != 0x602e7 || !p.Image.AnyACPI || p.Floor[pin+"/qe"].Int64() != 17 {
+		!p.TD.MROwner.Any || p.TD.MROwnerConfig.Any || p.TD.Attributes != 1<<28 || p.TD.XFAM != 0x602e7 || !p.Image.AnyACPI || len(p.Image.Withdrawn) != 1 || p.Floor[pin+"/qe"].Int64() != 17 {
 		t.Errorf("%+v", p)
 	}
 	for _, p := range []attest.Policy{p, {}, attest.Strict(claim.PhaseRelease), newScene(t, nil).policy} {

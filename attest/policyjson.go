@@ -52,6 +52,8 @@ type imageJSON struct {
 	Variants []string       `json:"variants,omitempty"`
 	ACPI     []measure.ACPI `json:"acpi,omitempty"`
 	AnyACPI  bool           `json:"any_acpi,omitempty"`
+
+	Withdrawn []cvm.ImageHash `json:"withdrawn,omitempty"`
 }
 
 // ParsePolicy reads the JSON form of a policy strictly: an unknown, repeated or
@@ -134,7 +136,7 @@ func (j policyJSON) policy() (Policy, error) {
 			MRConfigID: Values(t.MRConfigID), MROwner: Values(t.MROwner), MROwnerConfig: Values(t.MROwnerConfig), MRServiceTD: Values(t.MRServiceTD),
 		}
 	}
-	p.Image = measure.Policy{Variants: j.Image.Variants, ACPI: j.Image.ACPI, AnyACPI: j.Image.AnyACPI}
+	p.Image = measure.Policy{Variants: j.Image.Variants, ACPI: j.Image.ACPI, AnyACPI: j.Image.AnyACPI, Withdrawn: j.Image.Withdrawn}
 	if j.SNP != nil {
 		p.SNP = *j.SNP
 	}
@@ -157,7 +159,7 @@ func (p Policy) MarshalJSON() ([]byte, error) {
 			MRSeam: valuesJSON{Any: t.AnyMRSeam, Of: t.MRSeam}, Attributes: bitsJSON(t.Attributes), XFAM: bitsJSON(t.XFAM),
 			MRConfigID: valuesJSON(t.MRConfigID), MROwner: valuesJSON(t.MROwner), MROwnerConfig: valuesJSON(t.MROwnerConfig), MRServiceTD: valuesJSON(t.MRServiceTD),
 		},
-		Image: imageJSON{p.Image.Variants, p.Image.ACPI, p.Image.AnyACPI}, SNP: &p.SNP, Nitro: p.Nitro,
+		Image: imageJSON{p.Image.Variants, p.Image.ACPI, p.Image.AnyACPI, p.Image.Withdrawn}, SNP: &p.SNP, Nitro: p.Nitro,
 	}
 	for _, r := range p.Roots {
 		j.Roots = append(j.Roots, rootJSON{r})

@@ -165,6 +165,9 @@ func (p Policy) snpImage(rec *claim.Recorder, out *claim.Claims, vmConfig string
 		return
 	}
 	image, err := measure.SNPImage(p.SNP.Measure, vmConfig, digest)
+	if err == nil {
+		err = p.Image.CheckImage(image)
+	}
 	if !rec.Try(claim.ImageMeasurement, err) {
 		return
 	}

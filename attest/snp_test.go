@@ -185,6 +185,13 @@ func TestSNPPolicyDocument(t *testing.T) {
 	}
 }
 
+// An image that was withdrawn is refused, however the launch digest names it.
+func TestSNPWithdrawnImage(t *testing.T) {
+	s := newSNPScene(t, nil, func(s *snpScene) { s.policy.Image.Withdrawn = []cvm.ImageHash{snpImage} })
+	_, _, err := s.verify()
+	rejected(t, err, true, claim.ImageMeasurement)
+}
+
 // A masked chip under a VLEK is no device at all: no two hosts are told apart.
 func TestSNPMaskedProviderKeyIsNoDevice(t *testing.T) {
 	s := newSNPScene(t, func(c *simtee.AMDConfig, _ *simtee.Launch) {

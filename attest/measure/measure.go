@@ -43,6 +43,16 @@ type Policy struct {
 	// unlisted set refuses, unless AnyACPI says that the risk is accepted.
 	ACPI    []ACPI
 	AnyACPI bool
+	// Withdrawn images are refused, whatever else admits them.
+	Withdrawn []cvm.ImageHash
+}
+
+// CheckImage refuses an image that was withdrawn: code denied, reason "image-withdrawn".
+func (p Policy) CheckImage(image cvm.ImageHash) error {
+	if !slices.Contains(p.Withdrawn, image) {
+		return nil
+	}
+	return cvm.Errorf(cvm.Denied, "image %s was withdrawn", image.String()[:16]).WithReason("image-withdrawn").WithFix("deploy with an image that the reference values admit")
 }
 
 // VMConfig is what the verifier reads of vm_config (dstack-core A.7). Only what
@@ -151,7 +161,7 @@ type Result struct {
 // by the variant it states, if the policy admits that variant. events is the
 // evidence's event log, of which only the three ACPI digests are used; they must
 // be on the policy's list for this topology. Errors carry code denied with reason
-// "image-variant", "image-unknown" or "acpi-tables", invalid or unsupported.
+// "image-variant", "image-unknown", "image-withdrawn" or "acpi-tables", invalid or unsupported.
 func Expected(p Policy, vmConfig string, events []eventlog.Event) (Result, error) {
 	c, err := ParseVMConfig(vmConfig)
 	if err != nil {
@@ -163,6 +173,9 @@ func Expected(p Policy, vmConfig string, events []eventlog.Event) (Result, error
 // Expected is the function of that name, of a vm_config that was parsed before.
 func (c VMConfig) Expected(p Policy, events []eventlog.Event) (Result, error) {
 	res := Result{Config: c}
+	if err := p.CheckImage(c.OSImageHash); err != nil {
+		return res, err
+	}
 	if !slices.Contains(p.Variants, c.Variant) {
 		return res, cvm.Errorf(cvm.Denied, "measurement variant %q is not admitted (policy admits %q)", c.Variant, p.Variants).
 			WithReason("image-variant")

@@ -113,3 +113,19 @@ func FuzzExpected(f *testing.F) {
 		}
 	})
 }
+
+// A withdrawn image is refused in every variant, before anything is computed.
+func TestWithdrawnImage(t *testing.T) {
+	image := cvm.ImageHash{1}
+	for _, variant := range []string{measure.VariantLegacy, measure.VariantLite, measure.VariantContainer} {
+		p := measure.Policy{Variants: []string{variant}, AnyACPI: true, Withdrawn: []cvm.ImageHash{{2}, image}}
+		config := fmt.Sprintf(`{"os_image_hash":"%s","tdx_attestation_variant":"%s"}`, image, variant)
+		if _, err := measure.Expected(p, config, nil); cvm.CodeOf(err) != cvm.Denied || cvm.ReasonOf(err) != "image-withdrawn" {
+			t.Errorf("%q: %v", variant, err)
+		}
+		p.Withdrawn = p.Withdrawn[:1]
+		if _, err := measure.Expected(p, config, nil); cvm.ReasonOf(err) == "image-withdrawn" {
+			t.Errorf("%q: another image: %v", variant, err)
+		}
+	}
+}

@@ -16,6 +16,7 @@ import (
 //   - Evaluation number and AMD's least TCB: the higher of both.
 //   - Advisories: those of both are denied.
 //   - Images, ACPI tables, launch digests: added where the policy has none for the same.
+//   - Withdrawn images: refused, in every variant, also where the policy has them.
 //
 // Whether a variant, a product or SEV-SNP is admitted at all stays the policy's.
 func (v Values) Fill(p attest.Policy) attest.Policy {
@@ -31,9 +32,11 @@ func (v Values) Fill(p attest.Policy) attest.Policy {
 	p.DenyAdvisories = slices.Concat(p.DenyAdvisories, v.DenyAdvisories)
 	p.SNP.MinTCB = v.minTCB(p.SNP.MinTCB)
 	p.Image.Images, p.Image.ACPI = slices.Clone(p.Image.Images), slices.Clone(p.Image.ACPI)
+	p.Image.Withdrawn = slices.Clone(p.Image.Withdrawn)
 	digests := map[cvm.Measurement]cvm.ImageHash{}
 	for _, m := range v.Images {
 		if m.Status != Admitted {
+			p.Image.Withdrawn = append(p.Image.Withdrawn, m.OSImageHash)
 			continue
 		}
 		p.Image.ACPI = append(p.Image.ACPI, m.ACPI...)

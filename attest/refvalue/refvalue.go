@@ -50,8 +50,8 @@ type Values struct {
 	Images       []Image     `json:"images"`
 }
 
-// Status of a module or image. Withdrawn ones stay in the feed, so that a report
-// can say what they were.
+// Status of a module or image. A withdrawn image is refused wherever a policy would
+// admit it; a withdrawn module is just not admitted.
 type Status string
 
 const (
@@ -190,6 +190,9 @@ func (v Values) validateHardware() error {
 	for i, m := range v.TDXModules {
 		if m.MRSeam == (cvm.Measurement{}) || modules[m.MRSeam] || !m.Status.known() {
 			return invalid("tdx_modules[%d]: empty, there twice, or of status %q", i, m.Status)
+		}
+		if v.AnyTDXModule && m.Status == Withdrawn {
+			return invalid("tdx_modules[%d] is withdrawn, which any_tdx_module overrules", i)
 		}
 		modules[m.MRSeam] = true
 	}

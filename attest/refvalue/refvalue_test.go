@@ -208,6 +208,9 @@ func TestFill(t *testing.T) {
 	if len(p.Image.Images) != 1 || p.Image.Images[0].Hash != (cvm.ImageHash{1}) || !slices.Equal(p.Image.ACPI, []measure.ACPI{acpi()}) {
 		t.Errorf("images %+v", p.Image)
 	}
+	if !slices.Equal(p.Image.Withdrawn, []cvm.ImageHash{{2}}) {
+		t.Errorf("withdrawn %v", p.Image.Withdrawn)
+	}
 	if d := p.SNP.Measure.Digests; len(d) != 1 || d[m(20)] != (cvm.ImageHash{1}) {
 		t.Errorf("digests %v", d)
 	}
@@ -239,6 +242,9 @@ func TestFillOverridesNothing(t *testing.T) {
 		t.Errorf("any was narrowed: %+v", q.TD)
 	}
 	v.AnyTDXModule = true
+	if err := v.Validate(); err == nil || !strings.Contains(err.Error(), "overrules") {
+		t.Errorf("a withdrawn module beside any: %v", err)
+	}
 	if q := v.Fill(attest.Policy{}); q.TD.MRSeam != nil || !q.TD.AnyMRSeam || q.Validate() != nil {
 		t.Errorf("%+v", q.TD)
 	}
