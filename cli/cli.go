@@ -142,7 +142,7 @@ func (a *app) root() *cobra.Command {
 		Use: "phala", Short: "The cloud that people can check instead of trust", Long: rootLong,
 		Version: a.Version, SilenceErrors: true, SilenceUsage: true,
 		SuggestionsMinimumDistance: 2,
-		PersistentPreRunE:          func(*cobra.Command, []string) error { return a.checkGlobals() },
+		PersistentPreRunE:          func(c *cobra.Command, _ []string) error { return a.checkGlobals(c) },
 		Args:                       a.unknownCommand,
 		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -171,7 +171,12 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
-func (a *app) checkGlobals() error {
+func (a *app) checkGlobals(c *cobra.Command) error {
+	for _, check := range []func() error{c.ValidateRequiredFlags, c.ValidateFlagGroups} {
+		if err := check(); err != nil {
+			return usage("%w\nsee: %s --help", err, c.CommandPath())
+		}
+	}
 	if a.noJSON {
 		a.json = false
 	}

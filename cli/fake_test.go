@@ -33,13 +33,19 @@ type fakeCloud struct {
 	requests []string // "METHOD path", in order
 	deleted  []string // query strings
 
-	swapCompose bool       // answer with another app-compose
-	impostor    *keys.Root // signs environment keys instead of root
-	bootError   *cloudapi.CVMError
-	breaks      int      // progress streams that break after their first event
-	after       []string // of each progress request
-	failCommit  bool
-	url         string // of the app
+	swapCompose   bool       // answer with another app-compose
+	impostor      *keys.Root // signs environment keys instead of root
+	bootError     *cloudapi.CVMError
+	breaks        int      // progress streams that break after their first event
+	after         []string // of each progress request
+	failCommit    bool
+	polls         int    // of the device login
+	deviceDefault string // what device logins end with; "" is a key
+	lastHash      string // of the app-compose it built last
+	prepared      string // compose hash of a prepared change that is not the CVM's
+	keys          []cloudapiSSHKey
+	committed     []map[string]any // bodies of commits
+	url           string           // of the app
 }
 
 type fakeCVM struct {
@@ -78,7 +84,7 @@ func (f *fakeCloud) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.requests = append(f.requests, r.Method+" "+path)
-	if r.Header.Get("X-API-Key") != goodKey && path != "/instance-types" {
+	if r.Header.Get("X-API-Key") != goodKey && path != "/instance-types" && !strings.HasPrefix(path, "/auth/device/") && !strings.HasSuffix(path, "/commit-update") {
 		answer(w, 401, map[string]any{"detail": "invalid or missing API key"})
 		return
 	}
@@ -108,7 +114,7 @@ func (f *fakeCloud) serve(w http.ResponseWriter, r *http.Request) {
 	case parts[0] == "cvms" && len(parts) >= 2:
 		f.one(w, r, parts[1], strings.Join(parts[2:], "/"))
 	default:
-		answer(w, 404, map[string]any{"detail": "not found"})
+		f.more(w, r, path)
 	}
 }
 
@@ -169,7 +175,8 @@ func (f *fakeCloud) canonical(in json.RawMessage) (string, string) {
 		f.t.Error(err)
 	}
 	h := sha256.Sum256(raw)
-	return string(raw), hex.EncodeToString(h[:])
+	f.lastHash = hex.EncodeToString(h[:])
+	return string(raw), f.lastHash
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -276,7 +283,7 @@ func (f *fakeCloud) one(w http.ResponseWriter, r *http.Request, id, rest string)
 		f.setEnv(c, u.EncryptedEnv, u.EnvSignature)
 		answer(w, 202, cloudapi.Accepted{Status: "in_progress", EventSeq: c.seq})
 	default:
-		answer(w, 404, map[string]any{"detail": "not found"})
+		f.moreOf(w, r, name, rest)
 	}
 }
 

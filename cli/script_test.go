@@ -34,6 +34,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts: os.Getenv("UPDATE_GOLDEN") != "",
 		Setup: func(e *testscript.Env) error {
 			f := newFakeCloud(e.T().(testing.TB))
+			e.Values["cloud"] = f
 			dir := filepath.Join(e.WorkDir, "home")
 			e.Vars = append(e.Vars, "API="+f.prefix(), "PHALA_CLOUD_DIR="+dir, "NO_COLOR=1", "PHALA_CLOUD_API_PREFIX=", "PHALA_CLOUD_API_KEY=")
 			big := "A_SECRET=" + strings.Repeat("x", 200<<10) + "\n"
@@ -46,6 +47,23 @@ func TestScripts(t *testing.T) {
 			return prepare(f, dir, f.prefix(), []string{"http://127.0.0.1:1"})
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			// cloud two: an app with two instances. cloud device END: how device logins end. cloud prepares HASH: what it makes
+			// of an update that is prepared.
+			"cloud": func(ts *testscript.TestScript, _ bool, args []string) {
+				f, _ := ts.Value("cloud").(*fakeCloud)
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				switch args[0] {
+				case "two":
+					f.addTwo()
+				case "device":
+					f.deviceDefault = args[1]
+				case "prepares":
+					f.prepared = args[1]
+				default:
+					ts.Fatalf("unknown: cloud %s", args[0])
+				}
+			},
 			// exits CODE phala ...: the exit codes are part of the interface.
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
 				err := ts.Exec(args[1], args[2:]...)
