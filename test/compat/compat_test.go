@@ -1,0 +1,170 @@
+package compat
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestCLI(t *testing.T) {
+	modules := install(t)
+	s := newStack(t, nil)
+	for name, steps := range map[string][]step{"cvms": lifecycle, "account": around} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUser(t, s, modules, name)
+			for _, st := range steps {
+				if (st.everyday || long()) && !st.off() {
+					t.Run(st.cmd, func(t *testing.T) { st.check(t, u) })
+				}
+			}
+		})
+	}
+}
+
+// step is one command with what it must do.
+type step struct {
+	cmd      string // the leaf command
+	args     string
+	exit     int
+	want     []string // all must be in the output
+	calls    string   // the requests, with ", " between; a trailing "..." allows more; "" is none
+	save     string   // name=json_field of the answer
+	rest     string   // wait until this CVM rests
+	noKey    bool     // the key is not in the environment
+	update   bool     // PATCH /cvms/{id}
+	everyday bool
+}
+
+// off tells whether a step waits for what the cloud has not got yet. PHALA_PENDING=1
+// runs such steps: one that passes is to be taken off the list.
+func (st step) off() bool {
+	i := slices.IndexFunc(commands, func(c command) bool { return c.name == st.cmd })
+	return (st.update && noUpdates || i >= 0 && commands[i].verdict == pending) && os.Getenv("PHALA_PENDING") == ""
+}
+
+func (st step) check(t *testing.T, u *user) {
+	t.Helper()
+	name := strings.TrimSpace(st.cmd + " " + st.args)
+	r, err := u.run(t.Context(), strings.Fields(u.fill(name)), !st.noKey)
+	if err != nil {
+		t.Fatalf("phala %s: %v", name, err)
+	}
+	if r.code != st.exit {
+		t.Errorf("phala %s: exit %d, want %d\n%.1500s", name, r.code, st.exit, r.out)
+	}
+	for _, w := range st.want {
+		if w = u.fill(w); !strings.Contains(r.out, w) {
+			t.Errorf("phala %s: no %q in\n%.1500s", name, w, r.out)
+		}
+	}
+	if st.save != "" {
+		u.save(t, name, st.save, r.std)
+	}
+	got, prefix := u.hide(strings.Join(r.calls, ", ")), strings.TrimSuffix(st.calls, "...")
+	if got != st.calls && (prefix == st.calls || !strings.HasPrefix(got, prefix)) {
+		t.Errorf("phala %s asked\n %s\nwant\n %s", name, got, st.calls)
+	}
+	if st.rest != "" {
+		u.s.rest(t, u.fill(st.rest))
+	}
+}
+
+// save reads the last JSON object of a command's stdout.
+func (u *user) save(t *testing.T, cmd, what, out string) {
+	t.Helper()
+	var m map[string]any
+	i := strings.Index(out, "{")
+	if i < 0 || json.Unmarshal([]byte(out[i:]), &m) != nil {
+		t.Fatalf("phala %s: no JSON in %.300s", cmd, out)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for pair := range strings.SplitSeq(what, " ") {
+		name, field, _ := strings.Cut(pair, "=")
+		v, _ := m[field].(string)
+		if v == "" {
+			t.Fatalf("phala %s: no %s in %.300s", cmd, field, out)
+		}
+		u.vars[name] = v
+	}
+}
+
+// TestTable holds the table, the steps, docs/compat.md and the client's own help
+// together.
+func TestTable(t *testing.T) {
+	var steps []string
+	for _, st := range slices.Concat(lifecycle, around) {
+		steps = append(steps, st.cmd)
+	}
+	for _, c := range commands {
+		if (c.reason == "") != (c.verdict == works) {
+			t.Errorf("%s: a verdict other than %q needs a reason, and only that", c.name, works)
+		}
+		if !slices.Contains(steps, c.name) {
+			t.Errorf("%s is in the table, but no step runs it", c.name)
+		}
+	}
+	for _, st := range steps {
+		if !slices.ContainsFunc(commands, func(c command) bool { return c.name == st }) {
+			t.Errorf("a step runs %q, which is not in the table", st)
+		}
+	}
+	doc, err := os.ReadFile("../../docs/compat.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(doc), markdown()) {
+		if os.Getenv("PHALA_WRITE_DOCS") == "" {
+			t.Fatalf("docs/compat.md has not this table (PHALA_WRITE_DOCS=1 writes it):\n%s", markdown())
+		}
+		const begin, end = "<!-- commands -->\n", "<!-- end of commands -->\n"
+		i, j := strings.Index(string(doc), begin), strings.Index(string(doc), end)
+		if i < 0 || j < i {
+			t.Fatal("docs/compat.md has no marks for the table")
+		}
+		if err := os.WriteFile("../../docs/compat.md", []byte(string(doc[:i])+begin+markdown()+string(doc[j:])), 0o644); err != nil { //nolint:gosec // a document
+			t.Fatal(err)
+		}
+	}
+}
+
+func markdown() string {
+	var b strings.Builder
+	b.WriteString("| command | verdict | reason |\n|---|---|---|\n")
+	for _, c := range commands {
+		b.WriteString("| `phala " + c.name + "` | " + c.verdict + " | " + c.reason + " |\n")
+	}
+	return b.String()
+}
+
+// TestTableIsComplete compares with the recorded help of the public CLI, where it is.
+func TestTableIsComplete(t *testing.T) {
+	d, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var help []byte
+	for ; d != "/" && help == nil; d = filepath.Dir(d) {
+		help, _ = os.ReadFile(filepath.Join(d, "shared", "reference", "phala-cli-help.txt"))
+	}
+	if help == nil {
+		t.Skip("SKIPPED: the recorded help (../shared/reference) is not here")
+	}
+	var leaves []string
+	for _, m := range regexp.MustCompile(`(?m)^\$ phala (.+) --help$`).FindAllStringSubmatch(string(help), -1) {
+		leaves = append(leaves, m[1])
+	}
+	for _, l := range leaves {
+		if !slices.ContainsFunc(commands, func(c command) bool { return c.name == l }) {
+			t.Errorf("the public CLI has %q, the table has not", l)
+		}
+	}
+	if len(leaves) < 70 {
+		t.Errorf("%d commands in the recorded help", len(leaves))
+	}
+}
