@@ -66,7 +66,7 @@ func mutate(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("reading the table: %w", err)
 	}
-	mutants, err := collect(root, t.Packages, t.Hand)
+	mutants, err := collect(root, t.Packages, t.Omit, t.Hand)
 	if err != nil {
 		return err
 	}

@@ -53,6 +53,8 @@ type row struct {
 type table struct {
 	Packages []string `json:"packages"` // whose refusals are mutated
 	Also     []string `json:"also"`     // whose tests are asked when those of Packages see nothing
+	// Files that are left out, and why: what they refuse decides no verdict.
+	Omit map[string]string `json:"omit,omitempty"`
 	// Of the verifier's own tests, those that mutations of a package or file cannot
 	// reach are skipped, or only those that can are run (patterns of go test).
 	Skip  map[string]string `json:"skip"`
