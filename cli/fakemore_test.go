@@ -54,7 +54,7 @@ func (f *fakeCloud) more(w http.ResponseWriter, r *http.Request, path string) {
 			}
 			answer(w, 200, out)
 		case parts[0] == "apps" && len(parts) == 3 && parts[2] == "instances":
-			f.instance(w, in)
+			f.instance(w, in, appTwo, strings.Repeat("e", 64))
 		case r.Method == "DELETE" && len(parts) == 3 && parts[1] == "ssh-keys" && parts[2] == "sshkey_1":
 			f.keys = nil
 			w.WriteHeader(204)
@@ -89,13 +89,13 @@ func (f *fakeCloud) deviceToken(w http.ResponseWriter) {
 }
 
 // instance is asked for a replica: it wants an approval first.
-func (f *fakeCloud) instance(w http.ResponseWriter, in map[string]any) {
+func (f *fakeCloud) instance(w http.ResponseWriter, in map[string]any, app, hash string) {
 	if in["token"] != nil {
 		f.committed = append(f.committed, in)
 		answer(w, 200, cloudapi.VM{Name: "two-replica", Status: "creating", AppID: appTwo, VMUUID: ptr(uuidOf("two-a")), EventSeq: 7})
 		return
 	}
-	f.approvalWanted(w, appTwo, strings.Repeat("e", 64))
+	f.approvalWanted(w, app, hash)
 }
 
 func (f *fakeCloud) approvalWanted(w http.ResponseWriter, app, hash string) {
@@ -125,8 +125,12 @@ func (f *fakeCloud) moreOf(w http.ResponseWriter, r *http.Request, name, rest st
 	case "PATCH resources":
 		f.committed = append(f.committed, in)
 		answer(w, 202, map[string]any{})
-	case "POST replicas":
-		f.instance(w, in)
+	case "POST replicas", "POST commit-replica":
+		hash := f.prepared
+		if hash == "" {
+			_, hash = f.canonicalOf(c.compose)
+		}
+		f.instance(w, in, c.app, hash)
 	case "POST commit-update":
 		f.committed = append(f.committed, in)
 		answer(w, 202, cloudapi.Accepted{Status: "in_progress", CorrelationID: "c-1"})

@@ -201,6 +201,9 @@ func (f shapeFlags) config(hash cvm.ImageHash) (c measure.VMConfig, err error) {
 	if c.MemorySize, err = parseSize(f.memory); err != nil {
 		return c, usage("--memory: %w", err)
 	}
+	if c.MemorySize < 1<<20 {
+		return c, usage("--memory %s is %d bytes: give a unit, for example 2G", f.memory, c.MemorySize)
+	}
 	if f.hole != "" {
 		if c.PCIHole64Size, err = parseSize(f.hole); err != nil {
 			return c, usage("--pci-hole64-size: %w", err)

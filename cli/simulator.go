@@ -106,7 +106,7 @@ func (a *app) startSimulator(c *cobra.Command, s simulator, lock *os.File) error
 	if err := cmd.Start(); err != nil {
 		return cvm.Errorf(cvm.Internal, "starting %s: %w", guestAgent, err)
 	}
-	if err := lock.Truncate(0); err == nil {
+	if err = lock.Truncate(0); err == nil {
 		_, err = lock.WriteAt([]byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0)
 	}
 	if err != nil {
