@@ -43,6 +43,7 @@ run() { # run NAME PACKAGES...: go test -json into the tally
 packages=$(go list ./... | grep -v -e /test/cloud -e /test/e2e)
 run "packages" -p 2 -timeout 20m $packages
 CGO_ENABLED=1 run "race" -race -p 2 -timeout 20m -run 'Race|Concurrent|Cluster' ./internal/... ./kms/... ./gateway/... ./vmm/... ./attest/...
+step "refusals switched off, a sample (all of them: make mutate-attest)"; go run ./test/mutate -quick || status=1
 # The cloud's tests mostly wait: the parsers of foreign evidence are fuzzed meanwhile.
 fuzzlog=$(mktemp)
 nice -n 15 scripts/fuzz.sh 5 attest ratls >"$fuzzlog" 2>&1 & fuzz=$!
