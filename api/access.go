@@ -1,11 +1,7 @@
 package api
 
 import (
-	"crypto/sha256"
-	"errors"
 	"fmt"
-	"net/http"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -20,6 +16,7 @@ type access struct {
 	scope    string     // what a key must have been granted: area:read or area:write
 	operator bool       // only who runs this cloud
 	stepUp   bool       // a second factor, and a fresh proof of it (403 without one, 428 when stale)
+	fresh    bool       // 428 when the caller has a second factor and did not prove it just now
 	unready  bool       // also with a one-time password that was not changed yet
 }
 
@@ -71,65 +68,4 @@ func (s *Server) guard(h *huma.Operation, a access) bool {
 	}
 	s.guards = append(s.guards, Guarded{h.Method, h.Path, a.public, a.role, a.scope, a.operator, a.stepUp})
 	return true
-}
-
-// authenticate lets a request pass with good credentials that may use the operation,
-// or to a public operation.
-func (s *Server) authenticate(hc huma.Context, next func(huma.Context)) {
-	a, ok := hc.Operation().Metadata[accessKey].(access)
-	if !ok {
-		deny(hc, http.StatusForbidden, "this operation is open to nobody")
-		return
-	}
-	if a.public {
-		next(hc)
-		return
-	}
-	p, refusal := s.principal(hc)
-	if refusal == nil {
-		refusal = s.allowed(a, p)
-	}
-	if refusal != nil {
-		deny(hc, refusal.status, refusal.Detail)
-		return
-	}
-	next(huma.WithValue(hc, principalKey{}, p))
-}
-
-// principal is who sent the request.
-func (s *Server) principal(hc huma.Context) (store.Principal, *apiError) {
-	key := hc.Header("X-API-Key")
-	if b, ok := strings.CutPrefix(hc.Header("Authorization"), "Bearer "); key == "" && ok {
-		key = strings.TrimSpace(b)
-	}
-	if key == "" {
-		return store.Principal{}, text(http.StatusUnauthorized, "API key is missing: send it as X-API-Key (get one with phala login)")
-	}
-	p, err := s.store.ByKey(hc.Context(), sha256.Sum256([]byte(key)))
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return p, text(http.StatusUnauthorized, "this API key is not valid: it was revoked, has expired, or belongs to another cloud (phala login)")
-	case err != nil:
-		s.log.Error("reading a key", "err", err)
-		return p, text(http.StatusInternalServerError, "internal error (see the cloud API's log)")
-	}
-	if w := hc.Header("X-Workspace-Id"); w != "" && w != p.WorkspaceSlug {
-		return p, text(http.StatusForbidden, "this API key does not belong to that workspace")
-	}
-	return p, nil
-}
-
-// allowed checks role, scope and the second factor.
-func (s *Server) allowed(a access, p store.Principal) *apiError {
-	switch {
-	case p.MustChange && p.KeyID == 0 && !a.unready:
-		return text(http.StatusForbidden, "change the one-time password first")
-	case a.operator && !p.Operator():
-		return text(http.StatusForbidden, "only who operates this cloud may do that")
-	case !p.Member.Allows(a.role):
-		return text(http.StatusForbidden, fmt.Sprintf("this needs the role %s in the workspace, yours is %s", a.role, p.Member))
-	case !store.ScopeGrants(p.Scopes, a.scope):
-		return text(http.StatusForbidden, "this API key lacks the scope "+a.scope)
-	}
-	return nil
 }

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	keyPrefix = "phak_"
-	keyBytes  = 32
+	keyPrefix  = "phak_"
+	tokenBytes = 32
 )
 
 // NewAdminKey makes a new API key for the first workspace's admin (made at the
@@ -33,13 +33,25 @@ func (s *Server) NewAdminKey(ctx context.Context, name string) (string, error) {
 }
 
 func (s *Server) newKey(ctx context.Context, p store.Principal, name string) (string, error) {
-	b := make([]byte, keyBytes)
-	_, _ = rand.Read(b) // never fails
-	key := keyPrefix + base64.RawURLEncoding.EncodeToString(b)
-	if err := s.store.AddKey(ctx, p, name, key[:len(keyPrefix)+6], sha256.Sum256([]byte(key))); err != nil {
+	key, k := makeKey(name)
+	if _, err := s.store.AddKey(ctx, p, k); err != nil {
 		return "", fmt.Errorf("cloud API: key: %w", err)
 	}
 	return key, nil
+}
+
+// makeKey makes a key that may do all that its user may, and what is kept of it.
+func makeKey(name string) (string, store.Key) {
+	key, hash := newToken(keyPrefix)
+	return key, store.Key{Name: name, Prefix: key[:len(keyPrefix)+6], Hash: hash, Scopes: store.AllScopes}
+}
+
+// newToken makes a secret of 256 bits and the hash that is kept of it.
+func newToken(prefix string) (string, [32]byte) {
+	b := make([]byte, tokenBytes)
+	_, _ = rand.Read(b) // never fails
+	token := prefix + base64.RawURLEncoding.EncodeToString(b)
+	return token, sha256.Sum256([]byte(token))
 }
 
 // ValidKey tells whether an API key is good.
@@ -102,13 +114,26 @@ func (s *Server) me(ctx context.Context, in *Versioned) (any, error) {
 	if in.legacy() {
 		return cloudapi.CurrentUserV1{Username: p.Username, Email: p.Email, TeamName: p.WorkspaceName, TeamTier: tier}, nil
 	}
+	u, err := s.store.User(ctx, p.UserID)
+	if err != nil {
+		return nil, err
+	}
+	codes, err := s.store.BackupCodes(ctx, p.UserID)
+	if err != nil {
+		return nil, err
+	}
 	return cloudapi.CurrentUser{
-		User:      cloudapi.User{Username: p.Username, Email: p.Email, Role: p.Role, EmailVerified: p.Email != ""},
-		Workspace: cloudapi.Workspace{ID: workspaceID(p), Name: p.WorkspaceName, Slug: ptr(p.WorkspaceSlug), Tier: tier, Role: p.Role},
+		User: cloudapi.User{Username: p.Username, Email: p.Email, Role: p.Role, EmailVerified: p.Email != "",
+			TOTPEnabled: u.TOTPOn, HasBackupCodes: codes > 0, FlagHasPassword: u.Password != "", MustChangePassword: u.MustChange},
+		Workspace: cloudapi.Workspace{ID: workspaceID(p), Name: p.WorkspaceName, Slug: ptr(p.WorkspaceSlug), Tier: tier, Role: string(p.Member)},
 		Credits:   cloudapi.Credits{Balance: "0", GrantedBalance: "0"},
 	}, nil
 }
 
 const tier = "self-hosted"
 
-func workspaceID(p store.Principal) string { return fmt.Sprintf("wks_%d", p.WorkspaceID) }
+func workspaceID(p store.Principal) string { return wksID(p.WorkspaceID) }
+
+func wksID(id int64) string { return fmt.Sprintf("wks_%d", id) }
+
+func userID(id int64) string { return fmt.Sprintf("usr_%d", id) }

@@ -5,8 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -31,6 +33,20 @@ type Config struct {
 	// AdminKeyFile receives the first admin key (mode 0600) when the file does not
 	// exist yet. Empty: no file; call NewAdminKey.
 	AdminKeyFile string `toml:"admin_key_file"`
+	// PublicURL is where people reach this API (https://cloud.example.com); "" is what
+	// the request says. With https, cookies are for https only.
+	PublicURL string `toml:"public_url"`
+	// SecretsKeyFile holds the key that seals what must not lie in the database in
+	// clear (second factors): 64 hex digits, the same for all API processes on one
+	// database. Default secrets.key in Dir, made when missing.
+	SecretsKeyFile string `toml:"secrets_key_file"`
+	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	TrustedProxies []string `toml:"trusted_proxies"`
+	// SSHKeysURL is where a profile's SSH keys are read, with {username} in it; "" is
+	// nowhere.
+	SSHKeysURL string `toml:"ssh_keys_url"`
+	// OIDC is another provider that people sign in with.
+	OIDC OIDCConfig `toml:"oidc"`
 	// TrustProfile is the file that GET /trust-profile serves, as it is.
 	TrustProfile string `toml:"trust_profile"`
 	// Image is the guest image of CVMs that name none; "" is each node's default.
@@ -44,6 +60,11 @@ type Config struct {
 	InstanceTypes []InstanceType `toml:"instance_type"`
 
 	Log *slog.Logger `toml:"-"`
+	// Notice receives the admin's one-time password when the admin has none yet; nil:
+	// none is made.
+	Notice io.Writer `toml:"-" json:"-"`
+	// Now overrides the clock.
+	Now func() time.Time `toml:"-" json:"-"`
 	// Keys overrides the KMS client that is made from KMS.URLs and KMS.RootSPKI.
 	Keys KMSClient `toml:"-"`
 	// Poll and Sync override the jobs' intervals (see jobs.Config).
@@ -51,6 +72,17 @@ type Config struct {
 	Sync time.Duration `toml:"-"`
 	// PeerTimeout overrides how long another API process may be silent.
 	PeerTimeout time.Duration `toml:"-"`
+}
+
+// OIDCConfig is an OpenID Connect provider.
+type OIDCConfig struct {
+	Issuer           string `toml:"issuer"` // "" is none
+	Name             string `toml:"name"`   // what the sign-in page calls it
+	ClientID         string `toml:"client_id"`
+	ClientSecretFile string `toml:"client_secret_file"`
+	// CreateFrom are the domains whose verified addresses get an account when they
+	// sign in first; nobody else does, unless linked.
+	CreateFrom []string `toml:"create_from"`
 }
 
 // KMSClient is what the API asks of the KMS.
@@ -167,10 +199,30 @@ func (c Config) Validate() error {
 		bad("disk: want 1 <= min_gb <= default_gb <= max_gb")
 	}
 	errs = append(errs, c.validateTypes()...)
+	errs = append(errs, c.validateAccounts()...)
 	if c.Log == nil {
 		bad("no logger")
 	}
 	return errors.Join(errs...)
+}
+
+func (c Config) validateAccounts() (errs []error) {
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if u, err := url.Parse(c.PublicURL); c.PublicURL != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "") {
+		bad("public_url: %q is not https://host", c.PublicURL)
+	}
+	for i, p := range c.TrustedProxies {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			bad("trusted_proxies[%d]: %q is not a network (192.0.2.0/24)", i, p)
+		}
+	}
+	if u, err := url.Parse(c.SSHKeysURL); c.SSHKeysURL != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || !strings.Contains(c.SSHKeysURL, "{username}")) {
+		bad("ssh_keys_url: %q is not a URL with {username} in it", c.SSHKeysURL)
+	}
+	if o := c.OIDC; o.Issuer != "" && (o.ClientID == "" || c.PublicURL == "") {
+		bad("oidc: client_id and public_url are needed")
+	}
+	return errs
 }
 
 func (c Config) validateTypes() (errs []error) {

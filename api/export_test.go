@@ -2,6 +2,9 @@ package api
 
 import "testing"
 
+// TOTP is the code of a time step.
+func TOTP(secret []byte, step int64) string { return totp(secret, step) }
+
 // KeyOfNewWorkspace makes a stranger.
 func (s *Server) KeyOfNewWorkspace(t *testing.T, name string) string {
 	t.Helper()

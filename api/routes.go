@@ -11,6 +11,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/api/store"
 )
 
 // maxRequest bounds request bodies, in bytes: an app-compose and an environment of
@@ -58,6 +59,9 @@ func register[I, O any](s *Server, api huma.API, o op, fn func(context.Context, 
 	if status == http.StatusNoContent {
 		huma.Register(api, h, func(ctx context.Context, in *I) (*struct{}, error) {
 			if _, err := fn(ctx, in); err != nil {
+				return nil, s.refuse(ctx, err)
+			}
+			if err := s.audited(ctx); err != nil {
 				return nil, s.answer(ctx, err)
 			}
 			return nil, nil
@@ -67,6 +71,9 @@ func register[I, O any](s *Server, api huma.API, o op, fn func(context.Context, 
 	huma.Register(api, h, func(ctx context.Context, in *I) (*reply[O], error) {
 		out, err := fn(ctx, in)
 		if err != nil {
+			return nil, s.refuse(ctx, err)
+		}
+		if err := s.audited(ctx); err != nil {
 			return nil, s.answer(ctx, err)
 		}
 		return &reply[O]{Status: status, Body: out}, nil
@@ -100,6 +107,9 @@ func (s *Server) routes(mux *chi.Mux) huma.API {
 	s.guestRoutes(api)
 	s.appRoutes(api)
 	s.consoleRoutes(api)
+	s.accountRoutes(api)
+	s.auditRoutes(api)
+	s.pages(mux)
 	mux.Get("/health", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.NotFound(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -136,7 +146,7 @@ func errorSchema(r huma.Registry) *huma.Schema {
 }
 
 func (s *Server) catalogueRoutes(api huma.API) {
-	register(s, api, op{method: "GET", path: "/auth/me", summary: "Who the key belongs to", access: reads("user"), as: cloudapi.CurrentUser{}}, s.me)
+	register(s, api, op{method: "GET", path: "/auth/me", summary: "Who the key belongs to", access: access{role: store.Viewer, scope: "user:read", unready: true}, as: cloudapi.CurrentUser{}}, s.me)
 	register(s, api, op{method: "GET", path: "/nodes", summary: "Nodes with room", access: reads("nodes")}, s.availableNodes)
 	register(s, api, op{method: "GET", path: "/teepods/available", summary: "Nodes with room", access: reads("nodes")}, s.availableNodes)
 	register(s, api, op{method: "GET", path: "/workspaces/{slug}/nodes", summary: "The workspace's nodes", access: reads("nodes")}, s.workspaceNodes)

@@ -35,6 +35,10 @@ type Server struct {
 	streams streams
 	guards  []Guarded
 	refused []error // operations that name no access
+	sealer  sealer
+	hashing chan struct{} // bounds the memory that passwords take
+	origins *http.CrossOriginProtection
+	oidc    oidcClient
 }
 
 // New opens the database and the clients. Nothing runs and nothing is asked of
@@ -47,7 +51,10 @@ func New(cfg Config) (*Server, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cloud API: %w", err)
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, now: time.Now, keys: cfg.Keys}
+	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, keys: cfg.Keys, hashing: make(chan struct{}, maxHashing)}
+	if s.now == nil {
+		s.now = time.Now
+	}
 	if s.keys == nil {
 		k, err := kmsapi.New(kmsapi.Config{URLs: cfg.KMS.URLs, RootSPKI: cfg.KMS.RootSPKI})
 		if err != nil {
@@ -77,12 +84,19 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.sealer, err = openSealer(s.cfg); err != nil {
+		return err
+	}
+	s.origins = http.NewCrossOriginProtection()
 	s.mux = chi.NewMux()
 	s.api = s.routes(s.mux)
 	if err := errors.Join(s.refused...); err != nil {
 		return err
 	}
-	return s.firstKey(ctx)
+	if err := s.firstKey(ctx); err != nil {
+		return err
+	}
+	return s.firstPassword(ctx)
 }
 
 // Handler serves the API; jobs only move while Run runs.

@@ -17,6 +17,8 @@ type User struct {
 	TOTPEnabled     bool   `json:"totp_enabled"`
 	HasBackupCodes  bool   `json:"has_backup_codes"`
 	FlagHasPassword bool   `json:"flag_has_password"`
+	// MustChangePassword: nothing else works before (sessions only).
+	MustChangePassword bool `json:"must_change_password,omitempty"`
 }
 
 // Workspace is what owns CVMs.

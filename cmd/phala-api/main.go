@@ -20,7 +20,7 @@ func main() {
 
 func start(ctx context.Context, path string) error {
 	cfg := api.DefaultConfig()
-	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	cfg.Log, cfg.Notice = slog.New(slog.NewTextHandler(os.Stderr, nil)), os.Stdout
 	if err := config.Load(path, &cfg); err != nil {
 		return err
 	}

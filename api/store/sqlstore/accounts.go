@@ -19,7 +19,7 @@ const (
 )
 
 func principalFields(p *store.Principal) []any {
-	return []any{&p.UserID, &p.Username, &p.Email, &p.Role, &p.MustChange, &p.TOTP, &p.WorkspaceID, &p.WorkspaceName, &p.WorkspaceSlug, &p.Member}
+	return []any{&p.UserID, &p.Username, &p.Email, &p.Role, &p.MustChange, &p.TOTP, &p.WorkspaceID, &p.WorkspaceName, &p.WorkspaceSlug, (*string)(&p.Member)}
 }
 
 func scanPrincipal(row *sql.Row) (p store.Principal, err error) {
@@ -41,6 +41,29 @@ func (d *DB) Admin(ctx context.Context) (store.Principal, error) {
 	return p, err
 }
 
+func (d *DB) addUser(ctx context.Context, tx *sqldb.Tx, workspace int64, username, email, role string) (id int64, err error) {
+	err = tx.QueryRowContext(ctx, `INSERT INTO users (workspace_id, username, email, role, created_at) VALUES (?, ?, ?, ?, ?) RETURNING id`,
+		workspace, username, email, role, ms(d.now())).Scan(&id)
+	if sqldb.Unique(err, "users.username", "users_username_key") {
+		return 0, store.ErrTaken
+	}
+	if err != nil {
+		return 0, fmt.Errorf("storing user: %w", err)
+	}
+	return id, nil
+}
+
+func (d *DB) addMember(ctx context.Context, tx *sqldb.Tx, workspace, user int64, role store.Role) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO memberships (workspace_id, user_id, role, joined_at) VALUES (?, ?, ?, ?)`, workspace, user, string(role), ms(d.now()))
+	if sqldb.Unique(err, "memberships.workspace_id", "memberships_pkey") {
+		return store.ErrTaken
+	}
+	if err != nil {
+		return fmt.Errorf("storing membership: %w", err)
+	}
+	return nil
+}
+
 // AddWorkspace makes a workspace with one user.
 func (d *DB) AddWorkspace(ctx context.Context, name, username, email, role string) (p store.Principal, err error) {
 	err = sqldb.Transact(ctx, d.db, func(tx *sqldb.Tx) error {
@@ -50,47 +73,14 @@ func (d *DB) AddWorkspace(ctx context.Context, name, username, email, role strin
 		if err != nil {
 			return fmt.Errorf("storing workspace: %w", err)
 		}
-		err = tx.QueryRowContext(ctx, `INSERT INTO users (workspace_id, username, email, role, created_at) VALUES (?, ?, ?, ?, ?) RETURNING id`,
-			ws, username, email, role, now).Scan(&id)
-		if err != nil {
-			return fmt.Errorf("storing user: %w", err)
+		if id, err = d.addUser(ctx, tx, ws, username, email, role); err != nil {
+			return err
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO memberships (workspace_id, user_id, role, joined_at) VALUES (?, ?, ?, ?)`, ws, id, store.Owner, now)
-		if err != nil {
-			return fmt.Errorf("storing membership: %w", err)
+		if err := d.addMember(ctx, tx, ws, id, store.Owner); err != nil {
+			return err
 		}
 		p, err = scanPrincipal(tx.QueryRowContext(ctx, principal+` WHERE u.id = ?`, id))
 		return err
 	})
 	return p, err
-}
-
-// AddKey stores the sha256 of a key.
-func (d *DB) AddKey(ctx context.Context, p store.Principal, name, prefix string, hash [32]byte) error {
-	_, err := d.db.ExecContext(ctx, `INSERT INTO api_keys (user_id, workspace_id, name, prefix, hash, created_at) VALUES (?, ?, ?, ?, ?, ?)`,
-		p.UserID, p.WorkspaceID, name, prefix, hash[:], ms(d.now()))
-	if err != nil {
-		return fmt.Errorf("storing key: %w", err)
-	}
-	return nil
-}
-
-// ByKey finds who a key belongs to. Its use is noted at most once a minute.
-func (d *DB) ByKey(ctx context.Context, hash [32]byte) (p store.Principal, err error) {
-	var used, stepped int64
-	now := ms(d.now())
-	row := d.db.QueryRowContext(ctx, `SELECT `+principalColumns+`, k.id, k.last_used_at, k.scopes, k.default_version, k.stepped_at
-		FROM api_keys k JOIN users u ON u.id = k.user_id JOIN workspaces w ON w.id = k.workspace_id`+principalJoins+`
-		WHERE k.hash = ? AND k.revoked_at = 0 AND (k.expires_at = 0 OR k.expires_at > ?)`, hash[:], now)
-	err = row.Scan(append(principalFields(&p), &p.KeyID, &used, &p.Scopes, &p.DefaultVersion, &stepped)...)
-	if err != nil {
-		return store.Principal{}, notFound(err)
-	}
-	p.SteppedAt = at(stepped)
-	if now-used > 60_000 {
-		if _, err := d.db.ExecContext(ctx, `UPDATE api_keys SET last_used_at = ? WHERE id = ?`, now, p.KeyID); err != nil {
-			return store.Principal{}, fmt.Errorf("noting the use of a key: %w", err)
-		}
-	}
-	return p, nil
 }

@@ -43,7 +43,9 @@ func Open(ctx context.Context, src sqldb.Source, now func() time.Time) (*DB, err
 		_ = db.Close()
 		return nil, err
 	}
-	return &DB{db: db, now: now, watches: map[int64]map[chan struct{}]struct{}{}}, nil
+	d := &DB{db: db, now: now, watches: map[int64]map[chan struct{}]struct{}{}}
+	db.BeforeCommit = d.audit
+	return d, nil
 }
 
 // Close closes the database.
