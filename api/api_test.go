@@ -369,6 +369,7 @@ func TestSignedEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	hash, _ := e.Detail.Details[0].Value.(string)
+	w.chain.allow(hash)
 	a, err = w.c.UpdateEnvs(ctx, "my-app", cloudapi.EnvsUpdate{EncryptedEnv: again, EnvSignature: againSig, EnvKeys: []string{"A", "B"}, ComposeHash: hash})
 	if err != nil {
 		t.Fatal(err)

@@ -67,6 +67,8 @@ type Config struct {
 	Now func() time.Time `toml:"-" json:"-"`
 	// Keys overrides the KMS client that is made from KMS.URLs and KMS.RootSPKI.
 	Keys KMSClient `toml:"-"`
+	// Apps overrides the reader of app contracts that is made from Chain.RPCURL.
+	Apps AppReader `toml:"-" json:"-"`
 	// Poll and Sync override the jobs' intervals (see jobs.Config).
 	Poll time.Duration `toml:"-"`
 	Sync time.Duration `toml:"-"`

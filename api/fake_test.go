@@ -19,6 +19,7 @@ import (
 	"github.com/confidential-cloud/phala/api"
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/governance/ethereum"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
@@ -36,6 +37,7 @@ type fakeVMM struct {
 	vms    map[string]*vmmapi.VM
 	events map[string][]vmmapi.Event
 	calls  []string
+	images []vmmapi.Image // beside the first
 	down   atomic.Bool
 	// boot decides how a boot ends; nil runs at once. It may block.
 	boot func(vm vmmapi.VM) *vmmapi.VMError
@@ -101,7 +103,7 @@ func (f *fakeVMM) route(w http.ResponseWriter, r *http.Request) (any, error) {
 		return vmmapi.Node{ID: "n", Name: "node-1", Driver: "dry", Simulated: true, DeviceID: cvm.DeviceID{7}, Region: "here",
 			Capacity: vmmapi.Resources{VCPU: 8, MemoryMiB: 16384, DiskMiB: 500 << 10}}, nil
 	case "/v1/images":
-		return []vmmapi.Image{{Name: "phala-1.0.0", Hash: cvm.ImageHash{9}, Version: "1.0.0"}}, nil
+		return append([]vmmapi.Image{{Name: "phala-1.0.0", Hash: cvm.ImageHash{9}, Version: "1.0.0"}}, f.images...), nil
 	case "/v1/vms":
 		out := []vmmapi.VM{}
 		for _, v := range f.vms {
@@ -137,6 +139,14 @@ func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, act
 		return append([]vmmapi.Event{}, f.events[vm.Spec.ID]...), nil
 	case "PUT app":
 		err := rpc.Decode(w, r, &vm.Spec.App)
+		return *vm, err
+	case "PUT resources":
+		err := rpc.Decode(w, r, &vm.Spec.Resources)
+		return *vm, err
+	case "PUT image":
+		var c vmmapi.ImageChoice
+		err := rpc.Decode(w, r, &c)
+		vm.Spec.Image = c.Image
 		return *vm, err
 	case "POST start", "POST restart":
 		vm.State, vm.Desired, vm.Error = vmmapi.StateStarting, vmmapi.StateRunning, nil
@@ -195,6 +205,39 @@ func (fakeKMS) Meta(context.Context) (kmsapi.Meta, error) {
 	return kmsapi.Meta{RootSPKI: rootSPKI, K256PubKey: []byte{2}, Simulated: true}, nil
 }
 
+// fakeChain allows what a test says; any device, unless strict.
+type fakeChain struct {
+	mu      sync.Mutex
+	allowed map[string]bool // compose hashes
+	txs     map[string]string
+	strict  bool
+	down    bool
+}
+
+func (f *fakeChain) allow(hash string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.allowed[hash] = true
+}
+
+func (f *fakeChain) State(_ context.Context, _ cvm.AppID, h cvm.ComposeHash, devices ...cvm.DeviceID) (ethereum.AppState, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down {
+		return ethereum.AppState{}, cvm.Errorf(cvm.Unavailable, "no answer")
+	}
+	return ethereum.AppState{ComposeAllowed: f.allowed[h.String()], AnyDevice: !f.strict, Devices: make([]bool, len(devices))}, nil
+}
+
+func (f *fakeChain) ComposeAdded(_ context.Context, tx string, _ cvm.AppID, h cvm.ComposeHash) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.txs[tx] != h.String() {
+		return cvm.Errorf(cvm.Precondition, "another transaction").WithReason(ethereum.ReasonTxOther)
+	}
+	return nil
+}
+
 // world is a cloud API on a directory, with its VMM.
 type world struct {
 	t    *testing.T
@@ -206,6 +249,8 @@ type world struct {
 	c    *cloudapi.Client
 	srv  *api.Server
 	logs *syncBuffer
+
+	chain *fakeChain
 }
 
 type syncBuffer struct {
@@ -227,7 +272,7 @@ func (b *syncBuffer) String() string {
 
 func newWorld(t *testing.T, mod func(*api.Config)) *world {
 	t.Helper()
-	w := &world{t: t, vmm: newVMM(), logs: &syncBuffer{}}
+	w := &world{t: t, vmm: newVMM(), logs: &syncBuffer{}, chain: &fakeChain{allowed: map[string]bool{}, txs: map[string]string{}}}
 	hs := httptest.NewServer(w.vmm)
 	t.Cleanup(hs.Close)
 	hs.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -242,6 +287,7 @@ func newWorld(t *testing.T, mod func(*api.Config)) *world {
 	w.cfg.Nodes = []api.NodeConfig{{URL: hs.URL, TokenFile: tokenFile}}
 	w.cfg.Gateway = api.GatewayConfig{Domain: "dev.localhost", Port: 8443}
 	w.cfg.Chain = api.ChainConfig{ID: 31337, Name: "anvil", RPCURL: "http://127.0.0.1:8545", Contract: "0x1111111111111111111111111111111111111111"}
+	w.cfg.Apps = w.chain
 	w.cfg.Poll, w.cfg.Sync = 10*time.Millisecond, 50*time.Millisecond
 	if mod != nil {
 		mod(&w.cfg)

@@ -176,6 +176,14 @@ func (b bounded) PutApp(ctx context.Context, id string, a vmmapi.App) (vmmapi.VM
 	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.PutApp(ctx, id, a) })
 }
 
+func (b bounded) PutResources(ctx context.Context, id string, r vmmapi.Resources) (vmmapi.VM, error) {
+	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.PutResources(ctx, id, r) })
+}
+
+func (b bounded) PutImage(ctx context.Context, id, image string) (vmmapi.VM, error) {
+	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.PutImage(ctx, id, image) })
+}
+
 func (b bounded) Start(ctx context.Context, id string) (vmmapi.VM, error) {
 	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.Start(ctx, id) })
 }

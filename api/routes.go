@@ -101,11 +101,12 @@ func (s *Server) routes(mux *chi.Mux) huma.API {
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "apiKey", In: "header", Name: "X-API-Key"}}
 	api := humachi.New(mux, cfg)
 	api.OpenAPI().Components.Schemas.Map()["Error"] = errorSchema(api.OpenAPI().Components.Schemas)
-	api.UseMiddleware(origin, s.authenticate)
+	api.UseMiddleware(origin, s.authenticate, s.idempotent)
 	s.catalogueRoutes(api)
 	s.cvmRoutes(api)
 	s.guestRoutes(api)
 	s.appRoutes(api)
+	s.changeRoutes(api)
 	s.consoleRoutes(api)
 	s.accountRoutes(api)
 	s.auditRoutes(api)

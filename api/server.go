@@ -16,6 +16,7 @@ import (
 	"github.com/confidential-cloud/phala/api/jobs"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/api/store/sqlstore"
+	"github.com/confidential-cloud/phala/governance/ethereum"
 	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 )
@@ -28,6 +29,7 @@ type Server struct {
 	jobs  *jobs.Runner
 	nodes *nodes
 	keys  KMSClient
+	chain AppReader // nil: there is no chain that can be read
 	api   huma.API
 	mux   *chi.Mux
 	now   func() time.Time
@@ -61,6 +63,13 @@ func New(cfg Config) (*Server, error) {
 			return nil, fmt.Errorf("cloud API: %w", err)
 		}
 		s.keys = k
+	}
+	if s.chain = cfg.Apps; s.chain == nil && cfg.Chain.ID != 0 && cfg.Chain.RPCURL != "" {
+		apps, err := ethereum.NewApps(ctx, cfg.Chain.RPCURL, cfg.Chain.ID)
+		if err != nil {
+			return nil, fmt.Errorf("cloud API: %w", err)
+		}
+		s.chain = apps
 	}
 	db, err := sqlstore.Open(ctx, cfg.Database(), s.now)
 	if err != nil {

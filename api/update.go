@@ -23,7 +23,7 @@ func (s *Server) begin(ctx context.Context, c store.CVM, kind, status string, bo
 	if err != nil {
 		return c, 0, err
 	}
-	body.CorrelationID, body.By = uuid.NewString(), who(ctx).Username
+	body.CorrelationID, body.By, body.ByID = uuid.NewString(), who(ctx).Username, who(ctx).UserID
 	made, err := s.store.Change(ctx, c.ID, s.jobs.Enqueue, func(ch *store.Change) error {
 		if !ch.CVM.Live() {
 			return missing()
@@ -144,6 +144,11 @@ func (s *Server) prepare(ctx context.Context, c store.CVM, next composed) (out c
 		ExpiresAt: s.now().Add(provisionAge), ProvisionBody: store.ProvisionBody{Name: c.Name, AppCompose: next.doc.Raw()}})
 	out = cloudapi.ComposeProvisioned{AppID: ptr(c.AppID), DeviceID: s.deviceID(c), ComposeHash: next.hash(), KMSInfo: ptr(s.cfg.kms()),
 		AppCompose: string(next.doc.Raw()), Changed: next.hash() != c.ComposeHash}
+	if err == nil && s.governed() {
+		if st := s.chainStatus(ctx, c.AppID, next.hash(), word(out.DeviceID)); st != nil {
+			out.ComposeHashRegistered = ptr(st.ComposeHashAllowed)
+		}
+	}
 	return out, err
 }
 
@@ -216,9 +221,12 @@ func (s *Server) update(ctx context.Context, c store.CVM, hash, hexEnv string, s
 
 type envsInput struct {
 	IDInput
+	Origin
 	Body cloudapi.EnvsUpdate
 }
 
+// updateEnvs replaces the environment. Other names are another app-compose, whose
+// hash a chain must allow first: then the same request comes again with compose_hash.
 func (s *Server) updateEnvs(ctx context.Context, in *envsInput) (out cloudapi.Accepted, err error) {
 	r := in.Body
 	c, err := s.find(ctx, in.ID)
@@ -230,54 +238,48 @@ func (s *Server) updateEnvs(ctx context.Context, in *envsInput) (out cloudapi.Ac
 		p.add("encrypted_env", "missing", "the encrypted environment is missing", "to remove all values send an encrypted empty list")
 		return out, p.err()
 	}
-	hash, changed := r.ComposeHash, false
-	if hash == "" && r.EnvKeys != nil {
-		if hash, changed, err = s.allowEnvs(ctx, c, r.EnvKeys); err != nil {
-			return out, err
-		}
+	ch, next, err := s.envsChange(ctx, c, r)
+	if err != nil {
+		return out, err
 	}
-	out, err = s.update(ctx, c, hash, r.EncryptedEnv, r.EnvSignature)
-	out.AllowedEnvsChanged = changed
+	if err := s.withEnv(c, &ch.patch, next, &r.EncryptedEnv, r.EnvSignature); err != nil {
+		return out, err
+	}
+	ch.base = in.base
+	out, err = s.apply(ctx, c, ch)
+	out.AllowedEnvsChanged = err == nil && !sameSet(parsed(c).AllowedEnvs, next.doc.AllowedEnvs)
 	return out, err
 }
 
-// allowEnvs prepares an app-compose with other allowed_envs. Where a chain
-// governs, its new hash must be registered there first.
-func (s *Server) allowEnvs(ctx context.Context, c store.CVM, names []string) (hash string, changed bool, err error) {
-	m, err := object(c.AppCompose)
-	if err != nil {
-		return "", false, err
+// envsChange is the app-compose that an environment is for: the present one, one with
+// other names, or the one that compose_hash names.
+func (s *Server) envsChange(ctx context.Context, c store.CVM, r cloudapi.EnvsUpdate) (ch change, next composed, err error) {
+	ch = change{kind: store.Update, approval: Approval{Transaction: r.TransactionHash}}
+	hash := bare(r.ComposeHash)
+	if hash != "" && hash != c.ComposeHash {
+		prov, err := s.provisionOf(ctx, c.ID, hash)
+		if err == nil { // prepared by compose_file/provision
+			next, err = s.compose(prov.AppCompose, c.Name, nil)
+			ch.patch, ch.redo = store.Patch{AppCompose: prov.AppCompose, ComposeHash: hash}, true
+			return ch, next, err
+		}
+		if !s.governed() {
+			return ch, next, err
+		}
+		ch.approval.ComposeHash = hash
 	}
-	old, err := s.compose(c.AppCompose, c.Name, nil)
-	if err != nil {
-		return "", false, err
+	keys := map[string]any{}
+	if r.EnvKeys != nil && !sameSet(parsed(c).AllowedEnvs, r.EnvKeys) {
+		keys["allowed_envs"] = anys(r.EnvKeys)
 	}
-	if sameSet(old.doc.AllowedEnvs, names) {
-		return "", false, nil
+	p, next, err := s.composePatch(c, keys)
+	if len(keys) > 0 {
+		ch.patch = p
 	}
-	list := make([]any, len(names))
-	for i, n := range names {
-		list[i] = n
+	if len(keys) == 0 && ch.approval.ComposeHash == "" {
+		ch.approval.Transaction = "" // nothing that a chain decides
 	}
-	m["allowed_envs"] = list
-	next, err := s.composeOf(m)
-	if err != nil {
-		return "", false, err
-	}
-	p, err := s.prepare(ctx, c, next)
-	if err != nil {
-		return "", false, err
-	}
-	if s.cfg.Chain.ID == 0 {
-		return p.ComposeHash, true, nil
-	}
-	e := fail(statusNeedsChain, errNeedsChain, cvm.Precondition, "needs-on-chain", "the names of the environment changed, so the app-compose did: its new hash must be registered on chain first",
-		"register compose_hash with the app's contract, then send the same request with compose_hash")
-	d := e.Detail.(cloudapi.ErrorDetail) //nolint:forcetypeassert // made two lines above
-	d.Details = []cloudapi.Detail{{Field: "compose_hash", Value: p.ComposeHash}, {Field: "app_id", Value: c.AppID},
-		{Field: "device_id", Value: p.DeviceID}, {Field: "kms_info", Value: p.KMSInfo}}
-	e.Detail = d
-	return "", false, e
+	return ch, next, err
 }
 
 func sameSet(a, b []string) bool {

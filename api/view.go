@@ -194,10 +194,17 @@ func (s *Server) legacyDetail(c store.CVM, ops []store.Operation) map[string]any
 		"app_id": c.AppID, "vm_uuid": c.UUID, "instance_id": opt(c.InstanceID), "vcpu": c.VCPU, "memory": c.MemoryMiB, "disk_size": c.DiskGB,
 		"base_image": opt(c.Image), "encrypted_env_pubkey": nil, "listed": c.Listed, "instance_type": opt(c.InstanceType),
 		"public_sysinfo": d.PublicSysinfo, "public_logs": d.PublicLogs, "dapp_dashboard_url": nil, "syslog_endpoint": nil, "kms_info": s.cfg.kms(),
-		"contract_address": opt(c.ContractAddress), "deployer_address": opt(c.DeployerAddress), "scheduled_delete_at": nil,
+		"contract_address": opt(c.ContractAddress), "deployer_address": opt(c.DeployerAddress), "scheduled_delete_at": scheduled(c),
 		"public_urls": s.endpoints(c, d), "gateway_domain": s.cfg.baseDomain(), "updated_at": stamp(c.UpdatedAt),
 		"machine_info": map[string]any{"vcpu": c.VCPU, "memory": c.MemoryMiB, "disk_size": c.DiskGB},
 	}
+}
+
+func scheduled(c store.CVM) *string {
+	if c.DeleteAt.IsZero() {
+		return nil
+	}
+	return ptr(stamp(c.DeleteAt))
 }
 
 // legacyInfo is a CVM in lists in the 2025-10-28 shape.

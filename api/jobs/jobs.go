@@ -36,6 +36,8 @@ type VMM interface {
 	List(ctx context.Context) ([]vmmapi.VM, error)
 	Put(ctx context.Context, s vmmapi.Spec) (vmmapi.VM, error)
 	PutApp(ctx context.Context, id string, a vmmapi.App) (vmmapi.VM, error)
+	PutResources(ctx context.Context, id string, r vmmapi.Resources) (vmmapi.VM, error)
+	PutImage(ctx context.Context, id, image string) (vmmapi.VM, error)
 	Start(ctx context.Context, id string) (vmmapi.VM, error)
 	Stop(ctx context.Context, id string) (vmmapi.VM, error)
 	Restart(ctx context.Context, id string) (vmmapi.VM, error)
@@ -43,10 +45,16 @@ type VMM interface {
 	Events(ctx context.Context, id string) ([]vmmapi.Event, error)
 }
 
+// Store is what jobs need of the store.
+type Store interface {
+	store.CVMs
+	store.Deletions
+}
+
 // Config of the runner.
 type Config struct {
 	Database sqldb.Source // jobs have their own handle on it
-	Store    store.CVMs
+	Store    Store
 	// Node finds a node's VMM by its lasting id.
 	Node func(id int64) (VMM, error)
 	// Nodes lists the ids of all nodes, for the sync loop.

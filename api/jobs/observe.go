@@ -105,6 +105,9 @@ func (r *Runner) sync(ctx context.Context) {
 	tick := time.NewTicker(r.cfg.Sync)
 	defer tick.Stop()
 	for {
+		if err := r.deleteDue(ctx); err != nil && ctx.Err() == nil {
+			r.cfg.Log.Warn("scheduled deletions", "err", err)
+		}
 		for _, id := range r.cfg.Nodes() {
 			if err := r.syncNode(ctx, id); err != nil && ctx.Err() == nil && cvm.CodeOf(err) != cvm.Unavailable {
 				r.cfg.Log.Warn("comparing CVMs with their node", "node", id, "err", err)

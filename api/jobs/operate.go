@@ -66,7 +66,7 @@ func (t *task) run(ctx context.Context) error {
 		return err
 	}
 	switch t.op.Kind {
-	case store.Deploy, store.Start, store.Restart, store.Update:
+	case store.Deploy, store.Start, store.Restart, store.Update, store.Resize, store.Upgrade:
 		return t.bringUp(ctx)
 	case store.Stop, store.Shutdown:
 		return t.bringDown(ctx)
@@ -82,6 +82,9 @@ func (t *task) bringUp(ctx context.Context) error {
 	vm, err := t.define(ctx)
 	if err != nil {
 		return err
+	}
+	if t.op.StayDown {
+		return t.finish(ctx, store.Done, cloudapi.StatusStopped, nil)
 	}
 	if t.op.BootsBefore == 0 {
 		err := t.change(ctx, func(_ *store.Change, o *store.Operation) { o.BootsBefore = vm.Boots + 1 })
@@ -123,6 +126,9 @@ func (t *task) define(ctx context.Context) (vm vmmapi.VM, err error) {
 		if err != nil || t.op.AppPut || t.op.BootsBefore != 0 {
 			return err
 		}
+		if vm, err = t.shape(ctx, vm); err != nil {
+			return err
+		}
 		_, err = t.vmm.PutApp(ctx, t.cvm.UUID, t.app())
 		return err
 	})
@@ -132,9 +138,32 @@ func (t *task) define(ctx context.Context) (vm vmmapi.VM, err error) {
 	return vm, err
 }
 
+// shape gives the VM the CVM's size and image, where they differ. A size that the
+// node refuses is taken back: the CVM has what its VM has.
+func (t *task) shape(ctx context.Context, vm vmmapi.VM) (vmmapi.VM, error) {
+	want := t.spec()
+	if want.Resources != vm.Spec.Resources {
+		next, err := t.vmm.PutResources(ctx, t.cvm.UUID, want.Resources)
+		if err != nil && cvm.CodeOf(err) != cvm.Unavailable {
+			has := vm.Spec.Resources
+			err = errors.Join(err, t.change(ctx, func(c *store.Change, _ *store.Operation) {
+				c.CVM.VCPU, c.CVM.MemoryMiB, c.CVM.DiskGB, c.CVM.InstanceType = has.VCPU, has.MemoryMiB, has.DiskMiB>>10, ""
+			}))
+		}
+		if err != nil {
+			return vm, err
+		}
+		vm = next
+	}
+	if want.Image != "" && want.Image != vm.Spec.Image {
+		return t.vmm.PutImage(ctx, t.cvm.UUID, want.Image)
+	}
+	return vm, nil
+}
+
 func (t *task) boot(ctx context.Context, vm vmmapi.VM) (vmmapi.VM, error) {
 	up := vm.State == vmmapi.StateRunning || vm.State == vmmapi.StateBooting || vm.State == vmmapi.StateStarting
-	restart := t.op.Kind == store.Restart || t.op.Kind == store.Update
+	restart := t.op.Kind != store.Start && t.op.Kind != store.Deploy
 	if up && !restart {
 		return vm, nil
 	}
@@ -166,7 +195,7 @@ func (t *task) spec() vmmapi.Spec {
 }
 
 func (t *task) app() vmmapi.App {
-	a := vmmapi.App{AppCompose: t.cvm.AppCompose, EncryptedEnv: t.cvm.EncryptedEnv}
+	a := vmmapi.App{AppCompose: t.cvm.AppCompose, EncryptedEnv: t.cvm.EncryptedEnv, UserConfig: []byte(t.cvm.UserConfig)}
 	if s := t.cvm.EnvSignature; s != nil {
 		a.EnvSignature = &vmmapi.EnvSignature{Counter: s.Counter, Signer: s.Signer, Signature: s.Signature}
 	}

@@ -86,6 +86,8 @@ type Body struct {
 	Error           *cloudapi.CVMError     `json:"error,omitempty"`
 	StartedAt       time.Time              `json:"started_at,omitzero"`
 	StoppedAt       time.Time              `json:"stopped_at,omitzero"`
+	UserConfig      string                 `json:"user_config,omitempty"` // handed to the guest as it is, unmeasured
+	DeleteAt        time.Time              `json:"delete_at,omitzero"`    // when to delete it
 }
 
 // Live reports whether the CVM has not been deleted.
@@ -130,8 +132,11 @@ type OperationBody struct {
 	// BootsBefore is the VM's boot count when the step that starts it was first about
 	// to be taken, plus one; zero means it was not yet. A job that runs again after a
 	// crash compares it, so that one operation starts a VM once.
-	BootsBefore int  `json:"boots_before,omitempty"`
-	AppPut      bool `json:"app_put,omitempty"` // the new compose or env reached the VMM
+	BootsBefore int   `json:"boots_before,omitempty"`
+	ByID        int64 `json:"by_id,omitempty"` // user id
+	// StayDown: the change waits for the next start, the operation starts nothing.
+	StayDown bool `json:"stay_down,omitempty"`
+	AppPut   bool `json:"app_put,omitempty"` // the new compose or env reached the VMM
 }
 
 // Open reports whether the operation still has work to do.
@@ -198,7 +203,8 @@ type Change struct {
 	Events   []cloudapi.Event
 	VMEvents []VMEvent
 	Begun    []Operation
-	Revised  bool // store AppCompose as a revision
+	Revised  bool  // store AppCompose as a revision
+	Spend    int64 // the prepared change that this commits; ErrSpent if it cannot be
 }
 
 // Emit records an event of the CVM's present generation.
@@ -285,6 +291,10 @@ type Store interface {
 	Accounts
 	CVMs
 	Provisions
+	PreparedChanges
+	History
+	Deletions
+	Answers
 	// NodeID gives a VMM's URL its lasting id.
 	NodeID(ctx context.Context, url string) (int64, error)
 	Close() error

@@ -39,8 +39,9 @@ func (d *DB) Create(ctx context.Context, c store.CVM, enqueue store.Enqueue, fn 
 		if err != nil {
 			return fmt.Errorf("storing cvm: %w", err)
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE provisions SET committed_cvm = ? WHERE workspace_id = ? AND cvm_id = 0 AND compose_hash = ?`,
-			c.ID, c.WorkspaceID, c.ComposeHash); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE provisions SET committed_cvm = ? WHERE workspace_id = ? AND cvm_id = 0 AND compose_hash = ?
+			AND committed_cvm NOT IN (SELECT id FROM cvms WHERE deleted_at = 0 AND app_id = ?)`, // a replica does not take its source's place
+			c.ID, c.WorkspaceID, c.ComposeHash, c.AppID); err != nil {
 			return fmt.Errorf("storing provision: %w", err)
 		}
 		out, err = d.apply(ctx, tx, c.ID, enqueue, fn)
@@ -79,7 +80,14 @@ func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, enqueue store.En
 	if c.Ops, err = openOps(ctx, tx, id); err != nil {
 		return c.CVM, err
 	}
+	before := c.CVM.DeleteAt
 	if err := fn(&c); err != nil {
+		return c.CVM, err
+	}
+	if err := spend(ctx, tx, &c); err != nil {
+		return c.CVM, err
+	}
+	if err := schedule(ctx, tx, before, &c); err != nil {
 		return c.CVM, err
 	}
 	if err := saveCVM(ctx, tx, &c); err != nil {
@@ -148,8 +156,8 @@ func saveEvents(ctx context.Context, tx *sqldb.Tx, c *store.Change) error {
 		if err != nil {
 			return fmt.Errorf("encoding event: %w", err)
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO events (cvm_id, vm_seq, time, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			c.CVM.ID, vmSeq, ms(t), string(body))
+		_, err = tx.ExecContext(ctx, `INSERT INTO events (cvm_id, vm_seq, time, generation, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			c.CVM.ID, vmSeq, ms(t), e.Generation, string(body))
 		if err != nil {
 			return fmt.Errorf("storing event: %w", err)
 		}
