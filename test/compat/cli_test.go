@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -102,7 +104,7 @@ func newUser(t *testing.T, s *stack, modules, name string) *user {
 		filepath.Join(u.dir, "docker-compose.yml"): "services:\n  web:\n    image: nginx:1.27\n    ports:\n      - \"8080:80\"\n",
 		filepath.Join(u.dir, ".env"):               "GREETING=hello\n",
 		filepath.Join(dir, "edge.pem"):             string(s.edge.root),
-		filepath.Join(u.dir, "id.pub"):             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBtest" + strings.Repeat("A", 35) + " me@test\n",
+		filepath.Join(u.dir, "id.pub"):             sshKey() + " me@test\n",
 	}
 	for _, name := range stubs {
 		files[filepath.Join(bin, name)] = "#!/bin/sh\n[ \"$1\" != login ] || cat >/dev/null\necho \"stub " + name + " $*\"\n"
@@ -122,6 +124,14 @@ func newUser(t *testing.T, s *stack, modules, name string) *user {
 		"NODE_OPTIONS=--require=" + dns, "NODE_EXTRA_CA_CERTS=" + filepath.Join(dir, "edge.pem"),
 	}
 	return u
+}
+
+// sshKey is a public key in OpenSSH's form.
+func sshKey() string {
+	const kind = "ssh-ed25519"
+	b := append(binary.BigEndian.AppendUint32(nil, uint32(len(kind))), kind...)
+	b = append(binary.BigEndian.AppendUint32(b, 32), bytes.Repeat([]byte{7}, 32)...)
+	return kind + " " + base64.StdEncoding.EncodeToString(b)
 }
 
 // result of one command.

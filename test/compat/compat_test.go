@@ -44,7 +44,7 @@ type step struct {
 // runs such steps: one that passes is to be taken off the list.
 func (st step) off() bool {
 	i := slices.IndexFunc(commands, func(c command) bool { return c.name == st.cmd })
-	return (st.update && noUpdates || i >= 0 && commands[i].verdict == pending) && os.Getenv("PHALA_PENDING") == ""
+	return (st.update && !haveChanges || i >= 0 && commands[i].verdict == pending) && os.Getenv("PHALA_PENDING") == ""
 }
 
 func (st step) check(t *testing.T, u *user) {
