@@ -33,7 +33,7 @@ func writes(area string) access { return access{role: store.Member, scope: area 
 func manages(area string) access { return access{role: store.Admin, scope: area + ":write"} }
 
 // operates is for who runs this cloud.
-func operates(area string) access {
+func operates(area string) access { //nolint:unused // drain, maintenance and prices are registered with it
 	return access{role: store.Viewer, scope: area + ":write", operator: true}
 }
 

@@ -113,7 +113,7 @@ func (s *Server) deviceToken(ctx context.Context, in *bodyOf[cloudapi.DeviceToke
 	var refusal error
 	err = s.store.Poll(ctx, sha256.Sum256([]byte(in.Body.DeviceCode)), func(d *store.Device) (*store.Key, error) {
 		if refusal = s.devicePending(d); refusal != nil {
-			return nil, nil
+			return nil, nil //nolint:nilerr // the poll is stored first, the refusal answered after it
 		}
 		key, k := makeKey("device login: " + d.Client)
 		k.Scopes, k.ExpiresAt = d.Scopes, s.now().Add(deviceKeyTTL)
