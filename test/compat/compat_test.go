@@ -36,7 +36,6 @@ type step struct {
 	save     string   // name=json_field of the answer
 	rest     string   // wait until this CVM rests
 	noKey    bool     // the key is not in the environment
-	update   bool     // PATCH /cvms/{id}
 	everyday bool
 }
 
@@ -44,7 +43,7 @@ type step struct {
 // runs such steps: one that passes is to be taken off the list.
 func (st step) off() bool {
 	i := slices.IndexFunc(commands, func(c command) bool { return c.name == st.cmd })
-	return (st.update && !haveChanges || i >= 0 && commands[i].verdict == pending) && os.Getenv("PHALA_PENDING") == ""
+	return i >= 0 && commands[i].verdict == pending && os.Getenv("PHALA_PENDING") == ""
 }
 
 func (st step) check(t *testing.T, u *user) {

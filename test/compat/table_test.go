@@ -18,30 +18,12 @@ const (
 	nextWork  = "its endpoint is not in this cloud yet"
 )
 
-// What the API has by now. The steps of both passed against it (PHALA_PENDING=1 runs
-// them); they are set to true in the commit that has the endpoints.
-const (
-	haveChanges = false // PATCH /cvms/{id}, resources, replicas, user_config, device-allowlist
-	haveKeys    = false // /user/ssh-keys
-)
-
-// once is a command that works as soon as its endpoints are there.
-func once(there bool, name string) command {
-	switch {
-	case there:
-		return command{name, works, ""}
-	case name == "deploy":
-		return command{name, "partly", "creating works; for updating (`--cvm-id`) " + nextWork}
-	}
-	return command{name, pending, nextWork}
-}
-
 // commands is the whole surface of phala 1.1.18.
 var commands = []command{
-	once(haveChanges, "deploy"),
+	{"deploy", works, ""},
 	{"apps", works, ""},
 	{"instances ls", works, ""},
-	once(haveChanges, "instances add"),
+	{"instances add", works, ""},
 	{"instances rm", works, ""},
 	{"instance-types", works, ""},
 	{"link", works, ""},
@@ -49,7 +31,7 @@ var commands = []command{
 	{"cp", works, ""},
 	{"ps", works, ""},
 	{"logs", differs, "`--cvm-stdout` and `--cvm-stderr` answer 404: nodes keep one console, read it with `--serial`"},
-	once(haveChanges, "runtime-config"),
+	{"runtime-config", works, ""},
 	{"login", works, ""},
 	{"logout", works, ""},
 	{"profiles", works, ""},
@@ -73,13 +55,13 @@ var commands = []command{
 	{"cvms attestation", works, ""},
 	{"cvms create", pending, "deprecated for `deploy`: /cvms/from_cvm_configuration is not in this cloud"},
 	{"cvms delete", works, ""},
-	once(haveChanges, "cvms device-allowlist"),
+	{"cvms device-allowlist", works, ""},
 	{"cvms get", works, ""},
 	{"cvms list", works, ""},
 	{"cvms list-nodes", works, ""},
 	{"cvms logs", works, ""},
-	once(haveChanges, "cvms replicate"),
-	once(haveChanges, "cvms resize"),
+	{"cvms replicate", works, ""},
+	{"cvms resize", works, ""},
 	{"cvms restart", works, ""},
 	{"cvms serial-logs", works, ""},
 	{"cvms start", works, ""},
@@ -87,10 +69,10 @@ var commands = []command{
 	{"cvms upgrade", pending, "deprecated for `deploy`: PUT /cvms/{id}/compose is not in this cloud"},
 	{"envs encrypt", works, ""},
 	{"envs update", works, ""},
-	once(haveKeys, "ssh-keys list"),
-	once(haveKeys, "ssh-keys add"),
-	once(haveKeys, "ssh-keys remove"),
-	once(haveKeys, "ssh-keys import-github"),
+	{"ssh-keys list", works, ""},
+	{"ssh-keys add", works, ""},
+	{"ssh-keys remove", works, ""},
+	{"ssh-keys import-github", works, ""},
 	{"docker login", local, onThisBox},
 	{"docker build", local, onThisBox},
 	{"docker push", local, onThisBox},
@@ -150,7 +132,7 @@ var lifecycle = []step{
 	{cmd: "cvms start", args: "my-app", want: []string{"being started"}, calls: "POST /cvms/my-app/start", rest: "my-app"},
 	{cmd: "cvms restart", args: "my-app", want: []string{"being restarted"}, calls: "GET /cvms/my-app, POST /cvms/my-app/restart", rest: "my-app"},
 	{cmd: "cvms resize", args: "my-app -v 2 -m 4096 -d 50 -r true -y", want: []string{"2048 MB -> 4096 MB"}, calls: "GET /cvms/my-app, PATCH /cvms/app_{app}/resources", rest: "my-app"},
-	{cmd: "deploy", args: "--cvm-id my-app -c docker-compose.yml -e GREETING=three --wait", calls: "GET /cvms/my-app, PATCH /cvms/my-app, GET /cvms/my-app...", rest: "my-app", update: true},
+	{cmd: "deploy", args: "--cvm-id my-app -c docker-compose.yml -e GREETING=three --wait", calls: "GET /cvms/my-app, PATCH /cvms/my-app, GET /cvms/my-app...", rest: "my-app"},
 	{cmd: "cvms upgrade", args: "my-app -c docker-compose.yml", calls: "GET /cvms/my-app...", rest: "my-app"},
 	{cmd: "cvms replicate", args: "my-app --json", calls: "GET /cvms/my-app, POST /cvms/{uuid}/replicas", save: "replica=vm_uuid", rest: "{replica}"},
 	{cmd: "instances add", args: "--app-id {app} --json", calls: "POST /apps/{app}/instances", save: "instance=vm_uuid", rest: "{instance}"},
