@@ -174,8 +174,9 @@ func (r *Runner) syncOne(ctx context.Context, vmm VMM, c store.CVM, vm vmmapi.VM
 		}
 	}
 	_, err := r.cfg.Store.Change(ctx, c.ID, nil, func(ch *store.Change) error {
-		// An operation is at work, or one came between: its job knows better.
-		if len(ch.Ops) > 0 || !ch.CVM.Live() || ch.CVM.Generation != c.Generation {
+		// An operation is at work, or something came between, after which what the node
+		// said is old: its job knows better, and the next look sees it.
+		if len(ch.Ops) > 0 || !ch.CVM.Live() || ch.CVM.Generation != c.Generation || ch.CVM.Status != c.Status || !ch.CVM.UpdatedAt.Equal(c.UpdatedAt) {
 			return nil
 		}
 		if found {
