@@ -103,7 +103,7 @@ func TestMaskedChipIsKeptOnce(t *testing.T) {
 	for i := range 8 {
 		ev.CertChain = [][]byte{set.AMD.Leaf}
 		for range i {
-			ev.CertChain = append(ev.CertChain, []byte(set.AMD.Leaf))
+			ev.CertChain = append(ev.CertChain, set.AMD.Leaf)
 		}
 		if got, err := f.For(context.Background(), ev); err != nil || !sameAMD(got, set) {
 			t.Fatalf("%v", err)
