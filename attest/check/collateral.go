@@ -7,7 +7,6 @@ import (
 
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
-	"github.com/confidential-cloud/phala/attest/tdx"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
@@ -87,34 +86,15 @@ func ReadCollateral(raw []byte, ev attest.Evidence) (collateral.Set, error) {
 	if err != nil {
 		return collateral.Set{}, err
 	}
-	if s, ok := entry(b, ev); ok {
+	subject, err := attest.Subject(ev)
+	if err != nil {
+		return collateral.Set{}, cvm.Errorf(cvm.Invalid, "the collateral bundle: %w", err).WithReason("collateral-unavailable")
+	}
+	if s, ok := b.Find(subject); ok {
 		return s, nil
 	}
 	return collateral.Set{}, cvm.Errorf(cvm.Invalid, "the collateral bundle has no entry for this evidence's platform").
 		WithReason("collateral-unavailable").WithFix("export one for it: phala collateral export")
-}
-
-// entry finds the set of a quote's platform. A SEV-SNP set is for one chip: the only
-// one of a bundle is taken, and judged by the verification.
-func entry(b collateral.Bundle, ev attest.Evidence) (s collateral.Set, ok bool) {
-	if ev.Variant == cvm.VariantSNP {
-		n := 0
-		for _, e := range b.Entries {
-			if e.Set.AMD != nil {
-				s, n = e.Set, n+1
-			}
-		}
-		return s, n == 1
-	}
-	q, err := tdx.ParseQuote(ev.Quote)
-	if err != nil {
-		return s, false
-	}
-	chain, pck, err := q.ParseChain()
-	if err != nil {
-		return s, false
-	}
-	return b.Find(collateral.Subject{Root: collateral.SPKIHash(chain[len(chain)-1]), FMSPC: pck.FMSPC, CA: pck.CA})
 }
 
 // EncodeCollateral writes a set in the form that ParseCollateral reads.

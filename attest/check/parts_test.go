@@ -16,6 +16,7 @@ import (
 	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/attest/composite"
 	"github.com/confidential-cloud/phala/attest/nvidia"
+	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/attest/simtee/simdev"
 	"github.com/confidential-cloud/phala/attest/tpm"
 	"github.com/confidential-cloud/phala/cvm"
@@ -322,4 +323,45 @@ func FuzzParts(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// Of a bundle with several chips the entry of the report's own chip and TCB is taken.
+func TestBundleOfChips(t *testing.T) {
+	vendor := must(simtee.NewAMD(simtee.AMDConfig{Seed: make([]byte, 32), Clock: now}))
+	var entries []collateral.Entry
+	var evs []attest.Evidence
+	for _, edit := range []func(*simtee.AMDConfig){
+		func(*simtee.AMDConfig) {}, func(c *simtee.AMDConfig) { c.Machine = "b" },
+		func(c *simtee.AMDConfig) { c.TCB = simtee.DefaultTCB("Milan"); c.TCB.Microcode++ },
+	} {
+		hw := must(vendor.With(edit))
+		ev := attest.Evidence{Variant: cvm.VariantSNP, Report: must(hw.Report(cvm.Measurement{1}, [32]byte{}, 0, [64]byte{}))}
+		s := must(attest.Subject(ev))
+		entries = append(entries, collateral.Entry{Subject: s.String(), Fetched: now(), Set: must(hw.Collateral(now()))})
+		evs = append(evs, ev)
+	}
+	last := evs[2]
+	leaves := map[string][]byte{}
+	for _, e := range entries {
+		leaves[e.Subject] = e.Set.AMD.Leaf
+	}
+	if len(leaves) != 3 {
+		t.Fatalf("%d subjects", len(leaves))
+	}
+	all := must(collateral.Merge(collateral.Bundle{Format: collateral.BundleFormat, Entries: entries}))
+	raw := must(all.Marshal())
+	for i, ev := range evs {
+		set, err := check.ReadCollateral(raw, ev)
+		if err != nil || !bytes.Equal(set.AMD.Leaf, leaves[must(attest.Subject(ev)).String()]) {
+			t.Errorf("chip %d: %v", i, err)
+		}
+	}
+	less := must(collateral.Merge(collateral.Bundle{Format: collateral.BundleFormat, Entries: entries[:2]}))
+	if _, err := check.ReadCollateral(must(less.Marshal()), last); cvm.ReasonOf(err) != "collateral-unavailable" {
+		t.Errorf("another TCB's certificate is taken: %v", err)
+	}
+	nitro := attest.Evidence{Variant: claim.VariantNitroEnclave}
+	if _, err := check.ReadCollateral(raw, nitro); cvm.CodeOf(err) != cvm.Invalid || cvm.ReasonOf(err) != "collateral-unavailable" {
+		t.Errorf("AWS: %v", err)
+	}
 }

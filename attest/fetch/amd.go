@@ -31,18 +31,11 @@ type chipQuestion struct {
 
 // reported reads what a report names. Nothing is verified.
 func reported(ev attest.Evidence) (chipQuestion, error) {
-	r, err := sevsnp.ParseReport(ev.Report)
+	s, err := attest.Subject(ev)
 	if err != nil {
 		return chipQuestion{}, err
 	}
-	q := chipQuestion{product: r.Product(), signer: "vcek", chip: r.ChipID[:], tcb: r.ReportedTCB}
-	switch r.SigningKey {
-	case sevsnp.KeyVCEK:
-	case sevsnp.KeyVLEK:
-		q.signer = "vlek"
-	default:
-		return q, cvm.Errorf(cvm.Invalid, "collateral: the report is signed by no key of AMD's")
-	}
+	q := chipQuestion{product: s.Product, signer: s.Signer, chip: s.Chip, tcb: s.TCB}
 	if len(ev.CertChain) > maxHints {
 		return q, cvm.Errorf(cvm.Invalid, "collateral: the prover brings %d certificates, at most %d", len(ev.CertChain), maxHints)
 	}
@@ -52,18 +45,7 @@ func reported(ev attest.Evidence) (chipQuestion, error) {
 			q.hints = append(q.hints, c)
 		}
 	}
-	if q.product == "" {
-		q.product = productOf(q.hints)
-	}
-	if !slices.Contains(sevsnp.Products(), q.product) {
-		return q, cvm.Errorf(cvm.Unsupported, "collateral: the report names no known processor, and no certificate that came with it does").
-			WithFix("send the VCEK with the report, or use firmware that makes reports of version 3 or later")
-	}
-	if q.product == sevsnp.Turin {
-		q.chip = q.chip[:8]
-	}
-	if bytes.Equal(q.chip, make([]byte, len(q.chip))) {
-		q.chip = nil
+	if q.chip == nil {
 		q.hints = q.fitting()
 	}
 	return q, nil
@@ -71,17 +53,6 @@ func reported(ev attest.Evidence) (chipQuestion, error) {
 
 // maxHints bounds the certificates that a prover may bring along.
 const maxHints = 8
-
-// productOf reads the product from a certificate's issuer ("SEV-Milan",
-// "SEV-VLEK-Milan"), for reports of version 2, which do not say it.
-func productOf(certs []*x509.Certificate) string {
-	for _, c := range certs {
-		if p, ok := strings.CutPrefix(c.Issuer.CommonName, "SEV-"); ok {
-			return strings.TrimPrefix(p, "VLEK-")
-		}
-	}
-	return ""
-}
 
 // askAMD gathers the chip's certificate, its issuers and the root's list.
 func (c *Client) askAMD(ctx context.Context, ev attest.Evidence) (Answer, error) {

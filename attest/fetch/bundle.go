@@ -1,34 +1,13 @@
 package fetch
 
 import (
-	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
-	"github.com/confidential-cloud/phala/attest/tdx"
-	"github.com/confidential-cloud/phala/cvm"
 )
 
 // Offline makes a client that answers from a bundle and never touches the network.
 func Offline(cfg Config, b collateral.Bundle) (*Client, error) {
 	cfg.URLs, cfg.KDS, cfg.Bundle = nil, nil, &b
 	return New(cfg)
-}
-
-// Subject names the bundle entry that evidence needs (collateral.Bundle.Find).
-// Nothing is verified.
-func Subject(ev attest.Evidence) (collateral.Subject, error) {
-	switch ev.Variant {
-	case "", cvm.VariantTDX:
-		parsed, err := tdx.ParseQuote(ev.Quote)
-		if err != nil {
-			return collateral.Subject{}, err
-		}
-		q, err := quoted(parsed)
-		return q.subject(), err
-	case cvm.VariantSNP:
-		q, err := reported(ev)
-		return q.subject(), err
-	}
-	return collateral.Subject{}, cvm.Errorf(cvm.Unsupported, "collateral: %q is no kind of TEE whose vendor is known here", ev.Variant)
 }
 
 // Entry is the bundle entry that an answer makes.

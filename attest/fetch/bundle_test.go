@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/collateral"
 	"github.com/confidential-cloud/phala/attest/fetch"
 	"github.com/confidential-cloud/phala/cvm"
@@ -53,7 +54,7 @@ func TestOffline(t *testing.T) {
 	if err != nil || werr != nil || a.Stale || !same(a.Set, want) {
 		t.Fatalf("stale %v: %v %v", a.Stale, err, werr)
 	}
-	s, err := fetch.Subject(b.ev())
+	s, err := attest.Subject(b.ev())
 	if set, ok := bundle.Find(s); err != nil || !ok || !same(set, want) || a.Subject.String() != s.String() {
 		t.Errorf("%s: %v %v", s, ok, err)
 	}
