@@ -36,6 +36,7 @@ type APIError struct {
 	Details     []Detail
 	Suggestions []string
 	Validation  []Validation
+	OAuth       string // of the device login: "authorization_pending" and its kind
 }
 
 func (e *APIError) Error() string { return e.Message }
@@ -182,6 +183,9 @@ func ParseError(status int, body []byte) error {
 		if obj.Code != "" {
 			code = obj.Code
 		}
+		if e.ErrorCode == "" {
+			e.oauth(env.Detail)
+		}
 	}
 	ce := &cvm.Error{Code: code, Reason: e.Reason, Message: e.Message, Err: e}
 	if ce.Reason == "" {
@@ -191,6 +195,20 @@ func ParseError(status int, body []byte) error {
 		ce.Fix = e.Suggestions[0]
 	}
 	return ce
+}
+
+// oauth reads the answers of the device login.
+func (e *APIError) oauth(detail []byte) {
+	var o struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	if json.Unmarshal(detail, &o) != nil || o.Error == "" {
+		return
+	}
+	if e.OAuth = o.Error; e.Message == "" {
+		e.Message = strings.TrimSpace(o.Error + " " + o.Description)
+	}
 }
 
 func codeOf(status int) cvm.Code {
