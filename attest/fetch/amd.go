@@ -158,7 +158,7 @@ func (c *Client) amdCRL(q chipQuestion, issuers []*x509.Certificate) statement {
 // amdLeaf asks for the certificate of one chip at one TCB. It never changes, so that
 // it is got once. AMD answers one of equal requests per 10 s.
 func (c *Client) amdLeaf(q chipQuestion, issuers []*x509.Certificate) statement {
-	chip, of := q.chipName(), c.kds
+	chip, of := q.chipName(), c.chips
 	if q.signer == "vlek" || q.chip == nil {
 		// AMD gives a VLEK to its provider only, and a masked chip id names no VCEK: it must
 		// come with the report.

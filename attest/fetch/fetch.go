@@ -68,6 +68,7 @@ type Client struct {
 	http  *http.Client
 	pcs   *services
 	kds   *services
+	chips *services         // the same as kds, with bounds of its own: strangers can ask for any chip
 	roots map[[32]byte]bool // nil: any
 
 	flight  singleflight.Group
@@ -102,6 +103,7 @@ func New(cfg Config) (*Client, error) {
 	if c.kds, err = newServices(cfg.KDS); err != nil {
 		return nil, err
 	}
+	c.chips = &services{all: c.kds.all, slots: make(chan struct{}, maxFetches)}
 	if cfg.Roots != nil {
 		c.roots = map[[32]byte]bool{}
 		for _, r := range cfg.Roots {
