@@ -15,6 +15,7 @@ require (
 	github.com/containerd/errdefs v1.0.0 // what the docker client's errors are
 	github.com/danielgtaylor/huma/v2 v2.37.2 // api: OpenAPI 3.1 and validation from Go types
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // keys: secp256k1 without cgo
+	github.com/coreos/go-oidc/v3 v3.18.0 // api: sign-in with an OpenID provider
 	github.com/docker/docker v28.5.2+incompatible // guest-agent/compose, vmm/container: the Docker engine's client
 	github.com/ethereum/go-ethereum v1.16.9 // governance/ethereum, internal/wallet, devcloud/chain; 1.17 pulls refused modules with beacon
 	github.com/fxamacker/cbor/v2 v2.9.0 // attest/measure: measurement.tdx.cbor
@@ -49,6 +50,7 @@ require (
 	golang.org/x/crypto v0.58.0 // keccak, HKDF, boxes, OCSP
 	golang.org/x/mod v0.42.0 // ledger: Merkle trees and signed notes (sumdb)
 	golang.org/x/net v0.61.0 // HTTP/2 in tests, html
+	golang.org/x/oauth2 v0.36.0 // the same, its token exchange
 	golang.org/x/sync v0.24.0 // errgroup, singleflight
 	golang.org/x/sys v0.49.0 // unix calls of guest agent and VMM
 	golang.org/x/term v0.47.0 // cli: passphrases, width
@@ -82,7 +84,6 @@ require (
 	github.com/cockroachdb/tokenbucket v0.0.0-20230807174530-cc333fc44b06 // indirect
 	github.com/consensys/gnark-crypto v0.18.0 // indirect
 	github.com/containerd/errdefs/pkg v0.3.0 // indirect
-	github.com/coreos/go-oidc/v3 v3.18.0 // indirect
 	github.com/cpuguy83/go-md2man/v2 v2.0.7 // indirect
 	github.com/crate-crypto/go-eth-kzg v1.4.0 // indirect
 	github.com/crate-crypto/go-ipa v0.0.0-20240724233137-53bbb0ceb27a // indirect
@@ -202,7 +203,6 @@ require (
 	go.uber.org/zap/exp v0.3.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/exp v0.0.0-20261011100332-faecfb24eb49 // indirect
-	golang.org/x/oauth2 v0.36.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/tools v0.52.0 // indirect
 	golang.zx2c4.com/wintun v0.0.0-20230126152724-0fa3db229ce2 // indirect
