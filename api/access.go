@@ -11,13 +11,12 @@ import (
 // access is who may use an operation. Every operation says it where it is registered;
 // one that does not keeps the server from starting.
 type access struct {
-	public   bool       // nobody needs to sign in
-	role     store.Role // the least role in the workspace
-	scope    string     // what a key must have been granted: area:read or area:write
-	operator bool       // only who runs this cloud
-	stepUp   bool       // a second factor, and a fresh proof of it (403 without one, 428 when stale)
-	fresh    bool       // 428 when the caller has a second factor and did not prove it just now
-	unready  bool       // also with a one-time password that was not changed yet
+	public  bool       // nobody needs to sign in
+	role    store.Role // the least role in the workspace
+	scope   string     // what a key must have been granted: area:read or area:write
+	stepUp  bool       // a second factor, and a fresh proof of it (403 without one, 428 when stale)
+	fresh   bool       // 428 when the caller has a second factor and did not prove it just now
+	unready bool       // also with a one-time password that was not changed yet
 }
 
 // open is for operations that need no key.
@@ -32,18 +31,12 @@ func writes(area string) access { return access{role: store.Member, scope: area 
 // manages is for the workspace's admins.
 func manages(area string) access { return access{role: store.Admin, scope: area + ":write"} }
 
-// operates is for who runs this cloud.
-func operates(area string) access { //nolint:unused // drain, maintenance and prices are registered with it
-	return access{role: store.Viewer, scope: area + ":write", operator: true}
-}
-
 // Guarded is an operation with who may use it.
 type Guarded struct {
 	Method, Path string
 	Public       bool
 	Role         store.Role
 	Scope        string
-	Operator     bool
 	StepUp       bool
 }
 
@@ -56,7 +49,7 @@ const accessKey = "access"
 // guard puts who may use it into an operation, and refuses one that does not say.
 func (s *Server) guard(h *huma.Operation, a access) bool {
 	if !a.public && (!a.role.Known() || !store.ScopeGrants(store.AllScopes, a.scope)) {
-		s.refused = append(s.refused, fmt.Errorf("%s %s names no access: set op.access to open(), reads(area), writes(area), manages(area) or operates(area)", h.Method, h.Path))
+		s.refused = append(s.refused, fmt.Errorf("%s %s names no access: set op.access to open(), reads(area), writes(area) or manages(area)", h.Method, h.Path))
 		return false
 	}
 	if h.Metadata == nil {
@@ -66,6 +59,6 @@ func (s *Server) guard(h *huma.Operation, a access) bool {
 	if !a.public {
 		h.Security = []map[string][]string{{"key": {}}}
 	}
-	s.guards = append(s.guards, Guarded{h.Method, h.Path, a.public, a.role, a.scope, a.operator, a.stepUp})
+	s.guards = append(s.guards, Guarded{h.Method, h.Path, a.public, a.role, a.scope, a.stepUp})
 	return true
 }

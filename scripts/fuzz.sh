@@ -10,7 +10,9 @@ one() { # one SECONDS LOGS PACKAGE TARGET
   local log="$2/${3//\//_}.$4"
   GOMAXPROCS=1 go test "./$3" -run '^$' -fuzz "^$4\$" -fuzztime "${1}s" -fuzzminimizetime 10x -parallel 1 >"$log" 2>&1 && return
   # Go's fuzzer sometimes calls the end of its own time a failure.
-  if grep -q 'context deadline exceeded' "$log" && ! grep -q -e 'Failing input' -e panic "$log"; then return; fi
+  if grep -q 'context deadline exceeded' "$log" && ! grep -q -e 'Failing input' -e panic "$log"; then
+    echo "note: $3 $4 ended by its clock: $(grep -o 'execs: [0-9]*' "$log" | tail -n 1)"; return
+  fi
   echo "FAIL fuzz $3 $4"; cat "$log"; return 1
 }
 export -f one

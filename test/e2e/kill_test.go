@@ -89,7 +89,7 @@ func (m *machine) killOne(t *testing.T, hello, name string, k kill) {
 		t.Logf("hello was back %s after the deploy", w.Round(100*time.Millisecond))
 	}
 	if k.victim == "gateway" {
-		// Crossing handshakes may stall a tunnel once for WireGuard's retry time, 5 s.
+		// Both ends begin anew: the first handshakes may cross, and are tried again after 5 s.
 		eventually(t, "hello answers steadily", 60*time.Second, func() error { return watch.steady(6 * time.Second) })
 	}
 	failures := watch.stop()
