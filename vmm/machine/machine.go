@@ -12,6 +12,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
@@ -68,6 +69,70 @@ type Machine struct {
 	// registers follow from it.
 	VMConfig   string
 	MRConfigID cvm.Measurement
+
+	// What follows is for drivers of real machines; the others ignore it.
+	NICs    []NIC    // in order; the first has the default route
+	Volumes []Volume // read-only verity volumes, in the order of the app-compose
+	GPUs    []GPU    // leased to this machine alone
+	// NUMA places memory and CPUs; empty: wherever the kernel likes.
+	NUMA      []NUMANode
+	Hugepages bool
+	Limits    Limits
+	// UID owns the hypervisor process and its files; 0: the VMM's own user.
+	UID int
+	// NoTEE asks for a machine without hardware protection on a host that has it.
+	NoTEE bool
+}
+
+// Modes of a NIC.
+const (
+	NICUser = "user" // user-mode NAT inside the hypervisor
+	NICTap  = "tap"  // an interface that the host's network plane made
+)
+
+// NIC is one virtio network card.
+type NIC struct {
+	Mode string
+	MAC  net.HardwareAddr
+	Tap  string // NICTap: name of the interface
+	// NICUser: the guest's network, where its addresses begin, whether it may reach
+	// anything but forwarded ports, and those ports.
+	Net       netip.Prefix
+	DHCPStart netip.Addr
+	Restrict  bool
+	Forwards  []Forward
+}
+
+// Forward is one port of the host that leads to a guest port.
+type Forward struct {
+	Protocol  string // tcp, udp
+	Host      netip.AddrPort
+	GuestPort uint16
+}
+
+// Volume is a file of the host that the guest checks by its verity root.
+type Volume struct{ Path string }
+
+// GPU is a PCI device passed through: a GPU or an NVSwitch.
+type GPU struct {
+	Slot   string // domain:bus:device.function, lower case
+	Switch bool   // NVSwitch
+	Node   int    // NUMA node; -1: unknown
+}
+
+// NUMANode is a share of the machine on one node of the host.
+type NUMANode struct {
+	Node      int   // of the host
+	VCPUs     int   // of the guest
+	MemoryMiB int   // of the guest
+	HostCPUs  []int // the machine's threads run on these
+}
+
+// Limits of a running machine; 0 is no limit.
+type Limits struct {
+	DiskBytesPerSec int64 // reads and writes together
+	DiskIOPS        int64
+	NetBytesPerSec  int64 // each direction
 }
 
 // Image is a verified guest image.

@@ -88,6 +88,45 @@ type Spec struct {
 	GatewayURLs []string `json:"gateway_urls"`
 	// Restart says what to do when the VM crashes: "always" (default) or "never".
 	Restart string `json:"restart,omitempty"`
+
+	// Ports of the host that lead to the VM. Tenants' traffic comes through the
+	// gateway; these are for infrastructure.
+	Ports     []PortMap `json:"ports,omitempty"`
+	Networks  []Network `json:"networks,omitempty"` // none: one card of the node's default mode
+	GPUs      *GPUs     `json:"gpus,omitempty"`
+	Volumes   []string  `json:"volumes,omitempty"` // names in the node's volumes directory
+	PinNUMA   bool      `json:"pin_numa,omitempty"`
+	Hugepages bool      `json:"hugepages,omitempty"`
+	NoTEE     bool      `json:"no_tee,omitempty"`
+	Limits    *Limits   `json:"limits,omitempty"`
+}
+
+// PortMap maps a port of the host.
+type PortMap struct {
+	Protocol    string   `json:"protocol"`               // tcp, udp
+	HostAddress string   `json:"host_address,omitempty"` // "": the node's default
+	HostPort    uint16   `json:"host_port"`
+	VMPort      uint16   `json:"vm_port"`
+	Allow       []string `json:"allow,omitempty"` // CIDRs that may connect; none: all
+}
+
+// Network is one network card.
+type Network struct {
+	Mode   string `json:"mode"` // user, bridge
+	Bridge string `json:"bridge,omitempty"`
+}
+
+// GPUs of a VM.
+type GPUs struct {
+	AttachMode string   `json:"attach_mode"`     // listed, all
+	Slots      []string `json:"slots,omitempty"` // PCI addresses
+}
+
+// Limits of a running VM; 0 is no limit.
+type Limits struct {
+	DiskBytesPerSec int64 `json:"disk_bytes_per_sec,omitempty"`
+	DiskIOPS        int64 `json:"disk_iops,omitempty"`
+	NetBytesPerSec  int64 `json:"net_bytes_per_sec,omitempty"`
 }
 
 // App is what the host hands to the guest. None of it is secret in the clear.
