@@ -25,7 +25,7 @@ func (c *Cloud) Wallet() *wallet.Wallet { return c.wallet }
 func (c *Cloud) KMS() (*kmsapi.Client, error) { return c.kmsClient(c.memberURLs("127.0.0.1")) }
 
 // KMSURLs are the members as guests reach them.
-func (c *Cloud) KMSURLs() []string { return c.memberURLs(c.bridge) }
+func (c *Cloud) KMSURLs() []string { return c.memberURLs(c.guestHost) }
 
 // KMSRoot is the hex SPKI that apps pin.
 func (c *Cloud) KMSRoot() string { return c.facts.KMSRoot }
@@ -54,8 +54,8 @@ func (c *Cloud) CollateralURL() string { return c.collateralURL() }
 // Image is the guest image.
 func (c *Cloud) Image() *image.Image { return c.image }
 
-// Bridge is the host's address on the guests' network.
-func (c *Cloud) Bridge() string { return c.bridge }
+// Bridge is the host's address as guests reach it.
+func (c *Cloud) Bridge() string { return c.guestHost }
 
 // RPCURL is the chain's.
 func (c *Cloud) RPCURL() string { return c.rpcURL() }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/confidential-cloud/phala/attest/measure"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/devcloud/chain"
@@ -49,11 +51,9 @@ func bridgeName(network string) string {
 // foundation starts what the others stand on: the guests' network, the simulated
 // hardware, the chain with its contracts, and meanwhile the guest image.
 func (c *Cloud) foundation(ctx context.Context, note func(string, ...any)) error {
-	bridge, err := container.EnsureNetwork(ctx, c.network())
-	if err != nil {
+	if err := c.guestNetwork(ctx); err != nil {
 		return err
 	}
-	c.bridge = bridge
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.buildImage(gctx, note) })
 	g.Go(func() error {
@@ -63,6 +63,41 @@ func (c *Cloud) foundation(ctx context.Context, note func(string, ...any)) error
 		return c.startChain(ctx, note)
 	})
 	return g.Wait()
+}
+
+// userNetHost is how a virtual machine with user-mode networking reaches this
+// host's loopback.
+const userNetHost = "10.0.2.2"
+
+// guestNetwork decides where guests find this host. Containers share a bridge with
+// it; a virtual machine's user-mode network leads to its loopback.
+func (c *Cloud) guestNetwork(ctx context.Context) (err error) {
+	if c.cfg.Driver == DriverQEMU {
+		c.listen, c.guestHost = "127.0.0.1", userNetHost
+		return nil
+	}
+	c.listen, err = container.EnsureNetwork(ctx, c.network())
+	c.guestHost = c.listen
+	return err
+}
+
+// addrs are the addresses of a service that this host and the guests use.
+func (c *Cloud) addrs(port string) []string {
+	out := []string{net.JoinHostPort("127.0.0.1", port)}
+	if c.listen != "127.0.0.1" {
+		out = append(out, net.JoinHostPort(c.listen, port))
+	}
+	return out
+}
+
+// variants are the measurement variants that this cloud admits: services live in
+// TDs of variant container. A virtual machine's ACPI tables come from a QEMU
+// without a TEE: nobody lists them.
+func (c *Cloud) variants() (names []string, anyACPI bool) {
+	if c.cfg.Driver == DriverQEMU {
+		return []string{measure.VariantContainer, measure.VariantLite}, true
+	}
+	return []string{measure.VariantContainer}, false
 }
 
 // buildImage builds the guest image when its sources are newer, and opens it.

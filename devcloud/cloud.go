@@ -29,7 +29,8 @@ type Cloud struct {
 
 	closers   []io.Closer
 	facts     facts
-	bridge    string
+	listen    string // this host's address for guests, and how they name it
+	guestHost string
 	hw        *simtee.Hardware
 	image     *image.Image
 	wallet    *wallet.Wallet

@@ -28,7 +28,9 @@ type Config struct {
 	RunDir string `toml:"run_dir"`
 	// Source is a checkout of this repository: the guest image and hello are built from it.
 	Source string `toml:"source"`
-	// ImageDir holds a built guest image; "" is Source/build/images/phala-container.
+	// Driver runs the guests: "container", or "qemu": virtual machines.
+	Driver string `toml:"driver"`
+	// ImageDir holds a built guest image; "" is the driver's below Source/build/images.
 	ImageDir string `toml:"image_dir"`
 	// BaseDomain of the gateway. Browsers and curl resolve *.dev.localhost to loopback.
 	BaseDomain string `toml:"base_domain"`
@@ -56,6 +58,12 @@ type Config struct {
 	Log *slog.Logger `toml:"-"` // everything else; nil: StateDir/logs/devcloud.log
 }
 
+// Drivers of guests.
+const (
+	DriverContainer = "container"
+	DriverQEMU      = "qemu"
+)
+
 // Ports on loopback. The KMS and the tunnel also listen on the guests' bridge.
 type Ports struct {
 	Chain      int `toml:"chain"`
@@ -79,7 +87,7 @@ func Default() (Config, error) {
 		return Config{}, err
 	}
 	return Config{
-		StateDir: dir, RunDir: defaultRunDir(dir), BaseDomain: "dev.localhost", ChainID: 31337,
+		StateDir: dir, RunDir: defaultRunDir(dir), Driver: DriverContainer, BaseDomain: "dev.localhost", ChainID: 31337,
 		Network: "phala-guests", Subnet: "172.31.77.0/24", Members: 3, Ports: PortsFrom(8700),
 		RestartDelay: config.Duration(time.Second),
 	}, nil
@@ -118,6 +126,9 @@ func (c *Config) Validate() error {
 	}
 	if len(c.RunDir) > 60 || !filepath.IsAbs(c.RunDir) {
 		errs = append(errs, fmt.Errorf("run_dir: want a short absolute path (unix socket paths end at 108 bytes), got %q", c.RunDir))
+	}
+	if c.Driver != DriverContainer && c.Driver != DriverQEMU {
+		errs = append(errs, fmt.Errorf("driver: %q: want %s or %s", c.Driver, DriverContainer, DriverQEMU))
 	}
 	if c.BaseDomain == "" {
 		errs = append(errs, errors.New("base_domain: empty"))

@@ -19,7 +19,7 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 	conf.Dir, conf.RunDir = c.state.Path("vmm"), c.cfg.RunDir+"/vm"
 	conf.ImagesDir, conf.DefaultImage = filepath.Dir(c.image.Dir), c.image.Name
 	conf.Network, conf.TEESocket = c.network(), c.teeSock()
-	conf.DockerRegistry = "http://" + net.JoinHostPort(c.bridge, strconv.Itoa(c.cfg.Ports.Registry))
+	conf.DockerRegistry = "http://" + net.JoinHostPort(c.guestHost, strconv.Itoa(c.cfg.Ports.Registry))
 	if c.cfg.Ports.Private != 0 {
 		conf.InsecureRegistries = []string{c.PrivateRegistry()}
 	}
@@ -44,7 +44,7 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 
 // PrivateRegistry is the address of the registry that asks for credentials.
 func (c *Cloud) PrivateRegistry() string {
-	return net.JoinHostPort(c.bridge, strconv.Itoa(c.cfg.Ports.Private))
+	return net.JoinHostPort(c.guestHost, strconv.Itoa(c.cfg.Ports.Private))
 }
 
 // startAPI starts the cloud API.
@@ -54,11 +54,11 @@ func (c *Cloud) startAPI(ctx context.Context) error {
 	conf.AdminKeyFile = c.state.Path("api", "admin-key")
 	conf.TrustProfile = c.TrustPath()
 	conf.Nodes = []api.NodeConfig{{URL: "http://" + loopback(c.cfg.Ports.VMM), TokenFile: c.state.Path("vmm", "token")}}
-	conf.KMS.URLs, conf.KMS.GuestURLs, conf.KMS.RootSPKI = c.memberURLs("127.0.0.1"), c.memberURLs(c.bridge), c.facts.KMSRoot
+	conf.KMS.URLs, conf.KMS.GuestURLs, conf.KMS.RootSPKI = c.memberURLs("127.0.0.1"), c.memberURLs(c.guestHost), c.facts.KMSRoot
 	conf.Chain = api.ChainConfig{ID: c.cfg.ChainID, Name: "devchain", RPCURL: c.rpcURL(), Contract: c.contracts.KMS.Hex()}
 	conf.Gateway = api.GatewayConfig{
 		Domain: c.cfg.BaseDomain, Port: c.cfg.Ports.Gateway, AppID: c.facts.GatewayAppID,
-		GuestURLs: []string{"https://" + net.JoinHostPort(c.bridge, strconv.Itoa(c.cfg.Ports.Tunnel))},
+		GuestURLs: []string{"https://" + net.JoinHostPort(c.guestHost, strconv.Itoa(c.cfg.Ports.Tunnel))},
 	}
 	log, err := c.logger("api")
 	if err != nil {

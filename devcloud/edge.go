@@ -207,8 +207,9 @@ func (c *Cloud) gatewayConfig(dstackSock string) (gateway.Config, error) {
 	}
 	conf.Domain, conf.Listen, conf.DstackSock = c.cfg.BaseDomain, loopback(c.cfg.Ports.Gateway), dstackSock
 	conf.StateDir = c.state.Path("gateway")
-	conf.Tunnel.API = net.JoinHostPort(c.bridge, strconv.Itoa(c.cfg.Ports.Tunnel))
-	conf.Tunnel.WireGuard = net.JoinHostPort(c.bridge, strconv.Itoa(c.cfg.Ports.WireGuard))
+	conf.Tunnel.API = net.JoinHostPort(c.listen, strconv.Itoa(c.cfg.Ports.Tunnel))
+	port := strconv.Itoa(c.cfg.Ports.WireGuard)
+	conf.Tunnel.WireGuard, conf.Tunnel.Endpoint = net.JoinHostPort(c.listen, port), net.JoinHostPort(c.guestHost, port)
 	conf.Admin.Listen = loopback(c.cfg.Ports.GatewayAdm)
 	conf.Certs = gateway.Certs{Issuer: certs.IssuerFileCA, CACert: ca.CertFile, CAKey: ca.KeyFile}
 	return conf, nil

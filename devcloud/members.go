@@ -27,8 +27,8 @@ func (c *Cloud) memberConfig(i int) kms.Config {
 	k := kms.Default()
 	k.ID, k.Dir, k.Cluster = memberID(i), c.state.Path("kms", strconv.Itoa(i+1)), "phala-devcloud"
 	port := strconv.Itoa(c.cfg.Ports.KMS + i)
-	k.RPC = []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort(c.bridge, port)}
-	k.URLs = []string{c.memberURLs("127.0.0.1")[i], c.memberURLs(c.bridge)[i]}
+	k.RPC = c.addrs(port)
+	k.URLs = []string{c.memberURLs("127.0.0.1")[i], c.memberURLs(c.guestHost)[i]}
 	k.Raft = loopback(c.cfg.Ports.KMSRaft + i)
 	for j := range c.cfg.Members {
 		if j != i {
@@ -39,7 +39,7 @@ func (c *Cloud) memberConfig(i int) kms.Config {
 	k.VMConfig, k.SimTEE = c.facts.KMSVMConfig, c.teeSock()
 	k.CollateralURLs = []string{c.collateralURL()}
 	k.Attestation.SimulatedRoots = []string{c.simRoot()}
-	k.Attestation.Variants = []string{"container"}
+	k.Attestation.Variants, k.Attestation.AnyACPI = c.variants()
 	if c.cfg.MaxStaleness > 0 {
 		k.MaxStaleness = config.Duration(c.cfg.MaxStaleness)
 	}

@@ -2,7 +2,6 @@ package devcloud
 
 import (
 	"context"
-	"net"
 	"strconv"
 
 	"github.com/confidential-cloud/phala/internal/registry"
@@ -17,7 +16,7 @@ func (c *Cloud) startRegistry(ctx context.Context, note func(string, ...any)) er
 	}
 	port := strconv.Itoa(c.cfg.Ports.Registry)
 	r, err := registry.New(registry.Config{
-		Dir: c.state.Path("registry"), Addrs: []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort(c.bridge, port)}, Log: log,
+		Dir: c.state.Path("registry"), Addrs: c.addrs(port), Log: log,
 	})
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ func (c *Cloud) trust() (verify.Profile, error) {
 	for _, m := range c.meta.Members {
 		keys = append(keys, m.VerifierKey)
 	}
+	variants, anyACPI := c.variants()
 	return verify.Profile{
 		Version: verify.ProfileVersion, Name: "one-machine cloud (SIMULATED TEE)", APIURL: c.APIURL(),
 		Chain: verify.Chains{ID: c.cfg.ChainID, RPCURLs: []string{c.rpcURL()}, KMSContract: c.contracts.KMS.Hex()},
@@ -33,7 +34,7 @@ func (c *Cloud) trust() (verify.Profile, error) {
 		},
 		TEE: verify.TEEPins{
 			Roots:          []verify.RootPin{{SPKI: c.simRoot(), Platform: cvm.PlatformSimulated}},
-			CollateralURLs: []string{c.collateralURL()}, TCBStatus: []string{"UpToDate"}, ImageVariants: []string{"container"},
+			CollateralURLs: []string{c.collateralURL()}, TCBStatus: []string{"UpToDate"}, ImageVariants: variants, AnyACPI: anyACPI,
 		},
 		Gateway: verify.GatewayPin{
 			AppID: c.facts.GatewayAppID, Domain: c.cfg.BaseDomain, Port: c.cfg.Ports.Gateway,

@@ -84,7 +84,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: c, log: c.Log, table: t, streams: newStreams(c.Limits.Connections),
-		id:      &identity{agent: guestapi.NewDstack(c.DstackSock), names: certNames(c.Domain, c.Tunnel.API)},
+		id:      &identity{agent: guestapi.NewDstack(c.DstackSock), names: certNames(c.Domain, c.Tunnel.API, c.Tunnel.Endpoint)},
 		started: time.Now(), ready: make(chan struct{}),
 		peers: map[string]uint64{}, names: map[cvm.AppID]map[string]bool{},
 	}

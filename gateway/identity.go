@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -160,10 +161,12 @@ func (id *identity) refresh(ctx context.Context, changed func(guestapi.KMSInfo),
 }
 
 // certNames are the names and addresses that guests may use for the tunnel API.
-func certNames(domain, api string) []string {
+func certNames(domain string, addrs ...string) []string {
 	out := []string{"gateway." + domain}
-	if host, _, err := net.SplitHostPort(api); err == nil && host != "" {
-		out = append(out, host)
+	for _, a := range addrs {
+		if host, _, err := net.SplitHostPort(a); err == nil && host != "" && !slices.Contains(out, host) {
+			out = append(out, host)
+		}
 	}
 	return out
 }

@@ -99,6 +99,9 @@ type Attestation struct {
 	// Variants lists the admitted measurement variants: "lite", "container", and "" for
 	// legacy, whose images reference_values must list.
 	Variants []string `toml:"variants"`
+	// AnyACPI admits variant lite and legacy without judging the ACPI tables that the
+	// host gave the firmware; reports say so. Otherwise reference values list them.
+	AnyACPI bool `toml:"any_acpi,omitempty"`
 	// ReferenceValues names a signed feed of reference values; optional.
 	ReferenceValues ReferenceValues `toml:"reference_values,omitempty"`
 }
@@ -171,7 +174,7 @@ func (c *Config) Validate() error {
 // policy turns the section into an attest.Policy without binding and phases. What
 // it leaves open of TDX modules is for the reference values.
 func (a Attestation) policy() (attest.Policy, error) {
-	p := attest.Policy{TCBStatus: a.TCBStatus, DenyAdvisories: a.DenyAdvisories, MinEvalNumber: a.MinEvalNumber, TD: attest.StrictTD(), Image: measure.Policy{Variants: a.Variants}}
+	p := attest.Policy{TCBStatus: a.TCBStatus, DenyAdvisories: a.DenyAdvisories, MinEvalNumber: a.MinEvalNumber, TD: attest.StrictTD(), Image: measure.Policy{Variants: a.Variants, AnyACPI: a.AnyACPI}}
 	p.TD.AnyMRSeam, p.TD.MRSeam = false, a.MRSeam
 	if a.Genuine {
 		p.Roots = append(attest.IntelRoots(), attest.AMDRoots()...)
