@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/internal/config"
+	"github.com/confidential-cloud/phala/vmm/machine"
 )
 
 // Config of a one-machine cloud. Default fills everything in.
@@ -53,6 +54,9 @@ type Config struct {
 	LeaseTTL time.Duration `toml:"-"`
 	// Members of the KMS.
 	Members int `toml:"members"`
+
+	// Machines wraps the driver; for tests of hosts that cheat.
+	Machines func(machine.Driver) machine.Driver `toml:"-"`
 
 	Out io.Writer    `toml:"-"` // progress, for a person
 	Log *slog.Logger `toml:"-"` // everything else; nil: StateDir/logs/devcloud.log

@@ -18,6 +18,7 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 	conf.Listen, conf.TokenFile = loopback(c.cfg.Ports.VMM), c.state.Path("vmm", "token")
 	conf.Dir, conf.RunDir = c.state.Path("vmm"), c.cfg.RunDir+"/vm"
 	conf.ImagesDir, conf.DefaultImage = filepath.Dir(c.image.Dir), c.image.Name
+	conf.Wrap = c.cfg.Machines
 	conf.Network, conf.TEESocket = c.network(), c.teeSock()
 	conf.DockerRegistry = "http://" + net.JoinHostPort(c.guestHost, strconv.Itoa(c.cfg.Ports.Registry))
 	if c.cfg.Ports.Private != 0 {

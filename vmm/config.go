@@ -72,6 +72,8 @@ type Config struct {
 	Log *slog.Logger `toml:"-"`
 	// Machines overrides Driver with a ready one (tests, an in-process TEE).
 	Machines machine.Driver `toml:"-"`
+	// Wrap puts something around the driver (tests of hosts that cheat).
+	Wrap func(machine.Driver) machine.Driver `toml:"-"`
 }
 
 // Node says which host this is.

@@ -79,6 +79,9 @@ func New(cfg Config) (*VMM, error) {
 			return nil, err
 		}
 	}
+	if cfg.Wrap != nil {
+		m.driver = cfg.Wrap(m.driver)
+	}
 	m.pool = pool.New(cfg.capacity())
 	records, err := m.store.load()
 	if err != nil {

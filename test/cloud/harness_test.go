@@ -1,5 +1,6 @@
 // Package cloud tests the whole cloud: its services in this process, its guests as
-// real containers, its user the real CLI as a program of its own.
+// real containers (or, with PHALA_TEST_DRIVER=qemu, as real virtual machines), its
+// user the real CLI as a program of its own.
 package cloud
 
 import (
@@ -22,6 +23,13 @@ import (
 
 	"github.com/confidential-cloud/phala/devcloud"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
+)
+
+// envDriver chooses what runs the guests. A virtual machine is emulated here and
+// takes patience times as long.
+const (
+	envDriver = "PHALA_TEST_DRIVER"
+	emulated  = 6
 )
 
 const (
@@ -99,6 +107,10 @@ func configure(dir string) (devcloud.Config, error) {
 	cfg.StateDir, cfg.RunDir, cfg.Source, cfg.BinDir = filepath.Join(dir, "state"), "/run/phala-test", root, bin
 	cfg.CLIDir = filepath.Join(dir, "cli")
 	cfg.Network, cfg.Subnet, cfg.Ports = network, subnet, devcloud.PortsFrom(portBase)
+	if d := os.Getenv(envDriver); d != "" {
+		cfg.Driver = d
+	}
+	cfg.Machines = hostile
 	cfg.MaxStaleness = 6 * time.Second // so that a cut chain is noticed within a test
 	cfg.LeaseTTL = 90 * time.Second    // so that what runs outlives a chain or quorum that a test takes away, also on a busy machine
 	cfg.Out = os.Stderr
@@ -141,7 +153,11 @@ func phala(t *testing.T, args ...string) result {
 // quietly is phala for polling: its output is not logged.
 func quietly(t *testing.T, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	patience := 4 * time.Minute
+	if theCfg.Driver == devcloud.DriverQEMU {
+		patience *= 3
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(theCfg.BinDir, "phala"), args...)
 	cmd.Env = append(os.Environ(), "PHALA_CLOUD_DIR="+theCfg.CLIDir, "PHALA_DISABLE_UPDATE_CHECK=1", "NO_COLOR=1")
@@ -220,6 +236,9 @@ func get(t *testing.T, url string) (int, string, error) {
 // eventually polls until ok says so; it names what it waited for.
 func eventually(t *testing.T, what string, patience time.Duration, ok func() error) {
 	t.Helper()
+	if theCfg.Driver == devcloud.DriverQEMU {
+		patience *= emulated
+	}
 	deadline := time.Now().Add(patience)
 	for {
 		err := ok()

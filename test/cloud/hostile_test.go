@@ -1,0 +1,42 @@
+package cloud
+
+import (
+	"context"
+	"sync"
+
+	"github.com/confidential-cloud/phala/vmm/machine"
+)
+
+// hostileDriver is a host that changes what it was told to run.
+type hostileDriver struct {
+	machine.Driver
+	mu    sync.Mutex
+	cheat func(*machine.Machine) error
+}
+
+var theHost = &hostileDriver{}
+
+// hostile puts the host that may cheat between the VMM and the machines.
+func hostile(d machine.Driver) machine.Driver {
+	theHost.Driver = d
+	return theHost
+}
+
+// cheats makes every launch go through edit; nil ends it.
+func (h *hostileDriver) cheats(edit func(*machine.Machine) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cheat = edit
+}
+
+func (h *hostileDriver) Launch(ctx context.Context, m machine.Machine) (machine.Instance, error) {
+	h.mu.Lock()
+	cheat := h.cheat
+	h.mu.Unlock()
+	if cheat != nil {
+		if err := cheat(&m); err != nil {
+			return nil, err
+		}
+	}
+	return h.Driver.Launch(ctx, m)
+}
