@@ -13,9 +13,9 @@ require (
 	github.com/caddyserver/certmagic v0.25.6 // gateway/certs: certificates from ACME and their renewal
 	github.com/compose-spec/compose-go/v2 v2.16.2 // internal/composefile: the compose language as docker compose reads it
 	github.com/containerd/errdefs v1.0.0 // what the docker client's errors are
+	github.com/coreos/go-oidc/v3 v3.18.0 // api: sign-in with an OpenID provider
 	github.com/danielgtaylor/huma/v2 v2.37.2 // api: OpenAPI 3.1 and validation from Go types
 	github.com/decred/dcrd/dcrec/secp256k1/v4 v4.4.1 // keys: secp256k1 without cgo
-	github.com/coreos/go-oidc/v3 v3.18.0 // api: sign-in with an OpenID provider
 	github.com/docker/docker v28.5.2+incompatible // guest-agent/compose, vmm/container: the Docker engine's client
 	github.com/ethereum/go-ethereum v1.16.9 // governance/ethereum, internal/wallet, devcloud/chain; 1.17 pulls refused modules with beacon
 	github.com/fxamacker/cbor/v2 v2.9.0 // attest/measure: measurement.tdx.cbor
@@ -24,11 +24,14 @@ require (
 	github.com/google/go-containerregistry v0.21.7 // internal/registry: an OCI registry in the process
 	github.com/google/go-sev-guest v0.15.0 // attest/sevguest: a SEV-SNP guest's reports; oracle for our verifier in tests
 	github.com/google/go-tdx-guest v0.3.2-0.20260305110651-91f9a52f36c7 // oracle for our verifier in tests (newest that is to be had)
+	github.com/google/nftables v0.3.0 // guest-agent/netplane: the guest's packet filter
 	github.com/google/uuid v1.6.0 // ids of machines and CVMs
 	github.com/hanwen/go-fuse/v2 v2.12.1 // attest/simtee/teefs: the kernel's TEE files, played by the simulator
 	github.com/hashicorp/go-hclog v1.6.3 // the logger hashicorp/raft wants
 	github.com/hashicorp/raft v1.8.0 // internal/replica: consensus of the KMS
 	github.com/hashicorp/raft-boltdb/v2 v2.3.0 // its durable log; 2.3.1 wants a package of go-metrics that is gone
+	github.com/hashicorp/yamux v0.1.2 // internal/hostlink: streams over one byte channel
+	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae // vmm/netplane: the guests' DHCP server
 	github.com/itchyny/gojq v0.12.20 // cli: phala api -q
 	github.com/jackc/pgx/v5 v5.11.0 // internal/sqldb: the PostgreSQL driver
 	github.com/letsencrypt/pebble/v2 v2.10.1 // tests: a real ACME server in the process
@@ -44,7 +47,9 @@ require (
 	github.com/riverqueue/river/rivertype v0.31.0 // the same, its types
 	github.com/rogpeppe/go-internal v1.14.1 // testscript for the CLI's tests
 	github.com/spf13/cobra v1.10.2 // command lines
+	github.com/vishvananda/netlink v1.3.1 // guest-agent/netplane: addresses and routes
 	github.com/vmihailenco/msgpack/v5 v5.3.5 // attest: evidence encoding V1; ratls: APP_INFO
+	github.com/vishvananda/netlink v1.3.1 // vmm/netplane: taps, bridges, queues of the kernel
 	go.uber.org/zap v1.28.0 // the logger certmagic wants
 	go.yaml.in/yaml/v4 v4.0.0-rc.4 // internal/composefile: positions (the parser compose-go uses)
 	golang.org/x/crypto v0.58.0 // keccak, HKDF, boxes, OCSP
@@ -115,6 +120,7 @@ require (
 	github.com/golang-jwt/jwt/v4 v4.5.2 // indirect
 	github.com/golang/snappy v1.0.0 // indirect
 	github.com/google/btree v1.1.2 // indirect
+	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/go-eventlog v0.0.2-0.20241213203620-f921bdc3aeb0 // indirect
 	github.com/google/go-tpm v0.9.0 // indirect
 	github.com/google/logger v1.1.1 // indirect
@@ -143,6 +149,8 @@ require (
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-runewidth v0.0.31 // indirect
 	github.com/mattn/go-shellwords v1.0.12 // indirect
+	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42 // indirect
+	github.com/mdlayher/socket v0.5.0 // indirect
 	github.com/mfridman/interpolate v0.0.2 // indirect
 	github.com/mholt/acmez/v3 v3.1.7 // indirect
 	github.com/minio/sha256-simd v1.0.0 // indirect
@@ -186,6 +194,7 @@ require (
 	github.com/tklauser/go-sysconf v0.3.12 // indirect
 	github.com/tklauser/numcpus v0.6.1 // indirect
 	github.com/urfave/cli/v2 v2.27.5 // indirect
+	github.com/vishvananda/netns v0.0.5 // indirect
 	github.com/vmihailenco/tagparser/v2 v2.0.0 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
 	github.com/xhit/go-str2duration/v2 v2.1.0 // indirect
