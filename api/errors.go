@@ -174,6 +174,24 @@ func shape(log *slog.Logger) huma.Transformer {
 	}
 }
 
+// plainJSON names errors application/json, as the public API does; huma's own word
+// (problem+json) is for another shape.
+func plainJSON(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(plainWriter{w}, r) })
+}
+
+type plainWriter struct{ http.ResponseWriter }
+
+func (w plainWriter) WriteHeader(status int) {
+	if w.Header().Get("Content-Type") == "application/problem+json" {
+		w.Header().Set("Content-Type", "application/json")
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController flush.
+func (w plainWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
 // location turns "body.items[3].name" into ["body", "items", 3, "name"].
 func location(s string) []any {
 	var loc []any

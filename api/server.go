@@ -98,6 +98,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.origins = http.NewCrossOriginProtection()
 	s.mux = chi.NewMux()
+	s.mux.Use(plainJSON)
 	s.api = s.routes(s.mux)
 	if err := errors.Join(s.refused...); err != nil {
 		return err
