@@ -72,14 +72,15 @@ func Runtimes(events []Event) []Runtime {
 	return out
 }
 
-// acpiMarker is the payload of the three events that carry the digests of the
-// firmware's ACPI blobs; acpiNames are what the reference calls them, in order.
-const acpiMarker = "ACPI DATA"
+// ACPIMarker is the payload of the three events that carry the digests of the
+// firmware's ACPI blobs; their type is EvPlatformConfigFlags.
+const ACPIMarker = "ACPI DATA"
 
+// acpiNames are what the reference calls these events, in order.
 func acpiNames() [3]string { return [3]string{"acpi-loader", "acpi-rsdp", "acpi-tables"} }
 
 func isACPI(e Event) bool {
-	return e.IMR == 0 && e.Type == evPlatformConfigFlags && string(e.Payload) == acpiMarker
+	return e.IMR == 0 && e.Type == evPlatformConfigFlags && string(e.Payload) == ACPIMarker
 }
 
 // Strip is the reference's short form: boot events keep their digest and lose

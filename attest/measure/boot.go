@@ -48,6 +48,13 @@ const (
 	InputShape      = "VM shape"
 	InputInit       = "image (init)"
 	InputRoot       = "image (root filesystem)"
+
+	inputSeparator = "separator"
+	inputBootOrder = "variable BootOrder"
+	inputBoot0000  = "variable Boot0000"
+	inputBootCall  = "boot option call"
+	inputExit      = "end of boot services"
+	inputExited    = "end of boot services, success"
 )
 
 // Expect computes what a TD with this shape measures when it boots the image. Of
@@ -83,10 +90,10 @@ func (m Image) boot(s VMConfig, acpi [3]cvm.Measurement) (Boot, error) {
 	b.Steps[0] = rtmr0(sha512.Sum384(hob), m.Volume, acpi)
 	b.Steps[1] = []Step{
 		{InputKernel, kernel},
-		text("boot option call", "Calling EFI Application from Boot Option"),
-		text("separator", "\x00\x00\x00\x00"),
-		text("end of boot services", "Exit Boot Services Invocation"),
-		text("end of boot services, success", "Exit Boot Services Returned with Success"),
+		text(inputBootCall, "Calling EFI Application from Boot Option"),
+		text(inputSeparator, "\x00\x00\x00\x00"),
+		text(inputExit, "Exit Boot Services Invocation"),
+		text(inputExited, "Exit Boot Services Returned with Success"),
 	}
 	b.Steps[2] = []Step{{InputCmdline, m.Cmdline}, {InputInitrd, m.Initrd}}
 	return b, nil
@@ -102,10 +109,10 @@ func rtmr0(hob, volume cvm.Measurement, acpi [3]cvm.Measurement) []Step {
 		{InputHOB, hob}, {InputVolume, volume},
 		absent(global, "SecureBoot"), absent(global, "PK"), absent(global, "KEK"),
 		absent(security, "db"), absent(security, "dbx"),
-		text("separator", "\x00\x00\x00\x00"),
+		text(inputSeparator, "\x00\x00\x00\x00"),
 		{InputACPILoader, acpi[0]}, {InputACPIRSDP, acpi[1]}, {InputACPITables, acpi[2]},
-		text("variable BootOrder", "\x00\x00"),
-		{"variable Boot0000", sha512.Sum384(boot0000())},
+		text(inputBootOrder, "\x00\x00"),
+		{inputBoot0000, sha512.Sum384(boot0000())},
 	}
 }
 

@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/fxamacker/cbor/v2"
@@ -101,31 +105,77 @@ func (m Image) Document() ([]byte, error) {
 	return cbor.Marshal(doc)
 }
 
-// tdxMeasurement is vm_config.tdx_measurement: the image's checksum file and one
-// of the files it lists. JSON carries both in base64.
-type tdxMeasurement struct {
+// ChecksumFile is the name of an image's checksum file; its sha256 is os_image_hash.
+const ChecksumFile = "sha256sum.txt"
+
+// maxChecksums bounds a checksum file, in bytes.
+const maxChecksums = 64 << 10
+
+// Measurement is vm_config.tdx_measurement: the image's checksum file and one of
+// the files it lists. JSON carries both in base64.
+type Measurement struct {
 	ChecksumFile []byte `json:"checksum_file"`
-	Measurement  []byte `json:"measurement"`
+	Document     []byte `json:"measurement"`
+}
+
+// ReadMeasurement takes the tdx_measurement member of vm_config from an image
+// directory (os.DirFS), with the image's os_image_hash. What a verifier would
+// refuse is refused here, with code invalid or unsupported.
+func ReadMeasurement(dir fs.FS) (m Measurement, image cvm.ImageHash, err error) {
+	if m.ChecksumFile, err = readFile(dir, ChecksumFile, maxChecksums); err != nil {
+		return m, image, err
+	}
+	if m.Document, err = readFile(dir, DocumentFile, maxDocument); err != nil {
+		return m, image, err
+	}
+	image = sha256.Sum256(m.ChecksumFile)
+	_, err = m.image()
+	return m, image, err
+}
+
+// readFile reads a file of at most limit bytes.
+func readFile(dir fs.FS, name string, limit int64) ([]byte, error) {
+	f, err := dir.Open(name)
+	if err != nil {
+		return nil, cvm.Errorf(cvm.Invalid, "image: %w", err).WithFix("use an image that has a " + name + " (variant lite needs it)")
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("image: %w", err)
+	}
+	if int64(len(b)) > limit {
+		return nil, cvm.Errorf(cvm.Invalid, "image: %s has more than %d bytes", name, limit)
+	}
+	return b, nil
+}
+
+// image finds the document in the checksum file and decodes it.
+func (m Measurement) image() (Image, error) {
+	want, n := "", 0
+	for line := range strings.Lines(string(m.ChecksumFile)) {
+		if sum, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "  "); ok && name == DocumentFile {
+			want, n = sum, n+1
+		}
+	}
+	if got := sha256.Sum256(m.Document); n != 1 || hex.EncodeToString(got[:]) != want {
+		return Image{}, cvm.Errorf(cvm.Invalid, "checksum_file does not list this %s exactly once", DocumentFile)
+	}
+	return DecodeImage(m.Document)
 }
 
 // liteImage checks the chain from os_image_hash to the document and decodes it:
 // os_image_hash covers the checksum file, which covers the document.
 func (c VMConfig) liteImage() (Image, error) {
-	t := c.tdxMeasurement
+	t := c.measurement
 	if t == nil {
 		return Image{}, cvm.Errorf(cvm.Invalid, "vm_config: tdx_measurement is missing")
 	}
 	if sha256.Sum256(t.ChecksumFile) != c.OSImageHash {
 		return Image{}, cvm.Errorf(cvm.Invalid, "vm_config: os_image_hash is not the hash of checksum_file")
 	}
-	want, n := "", 0
-	for line := range strings.Lines(string(t.ChecksumFile)) {
-		if sum, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "  "); ok && name == DocumentFile {
-			want, n = sum, n+1
-		}
+	m, err := t.image()
+	if err != nil {
+		return m, fmt.Errorf("vm_config: %w", err)
 	}
-	if got := sha256.Sum256(t.Measurement); n != 1 || hex.EncodeToString(got[:]) != want {
-		return Image{}, cvm.Errorf(cvm.Invalid, "vm_config: checksum_file does not list this %s exactly once", DocumentFile)
-	}
-	return DecodeImage(t.Measurement)
+	return m, nil
 }

@@ -416,3 +416,22 @@ func TestLiteChain(t *testing.T) {
 		}
 	}
 }
+
+// The OVMF.fd of Debian trixie (2025.02), of 4 MiB, is a firmware that variant lite
+// can name.
+func TestDebianOVMF4M(t *testing.T) {
+	f := files()
+	f.Firmware = debian(t, "/usr/share/ovmf/OVMF.fd", "14954040cc754ade0c625ac3470ea46d4c14318b5b1396de4ef77090203d76db")
+	m, err := measure.New(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := m.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := measure.DecodeImage(doc); err != nil || again.MRTD != m.MRTD ||
+		m.MRTD.String() != "bdc6fb145880f06f30c8b346b8dce2a99d9351b56892df22f80fcf6574caa9f9c31df8e8576d53b4d0cd1c3f28910e11" {
+		t.Errorf("%s %v", m.MRTD, err)
+	}
+}

@@ -65,7 +65,7 @@ type VMConfig struct {
 	// is called qemu_single_pass_add_pages and means the opposite); nil: it decides.
 	TwoPass *bool
 
-	tdxMeasurement *tdxMeasurement
+	measurement *Measurement
 }
 
 // twoPass reports whether MRTD was built in two passes, which QEMU 8 does.
@@ -89,7 +89,7 @@ func ParseVMConfig(vmConfig string) (VMConfig, error) {
 	var pic *bool
 	for name, dst := range map[string]any{
 		"os_image_hash": &c.OSImageHash, "cpu_count": &c.CPUCount, "memory_size": &c.MemorySize,
-		"tdx_attestation_variant": &c.Variant, "qemu_version": &c.QEMUVersion, "tdx_measurement": &c.tdxMeasurement,
+		"tdx_attestation_variant": &c.Variant, "qemu_version": &c.QEMUVersion, "tdx_measurement": &c.measurement,
 		"qemu_single_pass_add_pages": &c.TwoPass, "pic": &pic, "pci_hole64_size": &c.PCIHole64Size, "hugepages": &c.HugePages,
 		"num_gpus": &c.NumGPUs, "num_nvswitches": &c.NumNVSwitches, "num_nics": &c.NumNICs, "num_verity_volumes": &c.NumVerityVolumes,
 		"swtpm": &c.SWTPM, "hotplug_off": &c.HotplugOff, "host_share_mode": &c.HostShareMode,

@@ -10,9 +10,9 @@ import (
 
 // Sizes in bytes.
 const (
-	firmwareSize = 0x20000
-	volumeSize   = 0x4000
-	kernelSize   = 0x3000
+	firmwareBytes = 0x20000
+	volumeBytes   = 0x4000
+	kernelSize    = 0x3000
 )
 
 func text(n int, seed byte) []byte {
@@ -25,12 +25,33 @@ func text(n int, seed byte) []byte {
 
 // Firmware is an image with six sections, laid out as OVMF lays them out: boot
 // volume (extended), variable store, and four ranges of memory.
-func Firmware() []byte {
+func Firmware() []byte { return firmware(text(volumeBytes, 1)) }
+
+// OVMF is Firmware with the empty variable store of OVMF's 4 MiB build, the one
+// that a measurement document implies.
+func OVMF() []byte {
+	store := bytes.Repeat([]byte{0xff}, 0x84000)
+	// Firmware volume header, then the header of the empty variable store.
+	copy(store, make([]byte, 100))
+	copy(store[16:], []byte{0x8d, 0x2b, 0xf1, 0xff, 0x96, 0x76, 0x8b, 0x4c, 0xa9, 0x85, 0x27, 0x47, 0x07, 0x5b, 0x4f, 0x50, 0, 0x40, 8})
+	copy(store[40:], "_FVH\xff\xfe\x04\x00\x48\x00\xaf\xb8\x00\x00\x00\x02\x84\x00\x00\x00\x00\x10")
+	copy(store[72:], []byte{0x78, 0x2c, 0xf3, 0xaa, 0x7b, 0x94, 0x9a, 0x43, 0xa1, 0x80, 0x2e, 0x14, 0x4e, 0xc3, 0x77, 0x92, 0xb8, 0xff, 3, 0, 0x5a, 0xfe})
+	// Header of the empty write queue.
+	copy(store[0x41000:], []byte{0x2b, 0x29, 0x58, 0x9e, 0x68, 0x7c, 0x7d, 0x49, 0xa0, 0xce, 0x65, 0, 0xfd, 0x9f, 0x1b, 0x95, 0x2c, 0xaf, 0x2c, 0x64,
+		0xfe, 0xff, 0xff, 0xff, 0xe0, 0x0f, 0, 0, 0, 0, 0, 0})
+	return firmware(store)
+}
+
+func firmware(volume []byte) []byte {
+	volumeSize := len(volume)
+	firmwareSize := volumeSize - volumeBytes + firmwareBytes
 	fd := text(firmwareSize, 1)
+	copy(fd, volume)
+	base, store, size := uint64(1<<32-firmwareSize), uint64(volumeSize), uint64(firmwareSize) //nolint:gosec // small
 	meta := append([]byte("TDVF"), le32(16+6*32, 1, 6)...)
 	for _, s := range [6][6]uint64{ // data offset, raw size, address, memory size, type, attributes
-		{volumeSize, firmwareSize - volumeSize, 0xfffe4000, firmwareSize - volumeSize, 0, 1},
-		{0, volumeSize, 0xfffe0000, volumeSize, 1, 0},
+		{store, size - store, base + store, size - store, 0, 1},
+		{0, store, base, store, 1, 0},
 		{0, 0, 0x810000, 0x10000, 3, 0},
 		{0, 0, 0x80b000, 0x2000, 3, 0},
 		{0, 0, 0x809000, 0x2000, 2, 0},
