@@ -50,6 +50,8 @@ type Document struct {
 	Requirements            *Requirement `json:"requirements,omitempty"`
 	OnStale                 string       `json:"on_stale,omitempty"` // ours (T5): "" = stop, "serve(<duration>)"
 
+	SocketPolicy *SocketPolicy `json:"socket_policy,omitempty"` // ours: which service may ask dstack.sock for what
+
 	Features        []string        `json:"features,omitempty"` // deprecated, still sent by SDKs
 	Snapshotter     string          `json:"snapshotter,omitempty"`
 	VerityVolumes   json.RawMessage `json:"verity_volumes,omitempty"`
@@ -206,6 +208,9 @@ func (d *Document) validate() error {
 				return bad("port_policy: port %d is outside 1..65535", p.Port)
 			}
 		}
+	}
+	if d.SocketPolicy != nil {
+		return d.SocketPolicy.validate()
 	}
 	return nil
 }
