@@ -26,11 +26,15 @@ import (
 
 // Config of a VMM, one TOML file.
 type Config struct {
-	// Listen is the REST API's address. It must be loopback: the API is plain HTTP and
-	// its token would cross the network in clear.
+	// Listen is the API's address. Without TLS it must be loopback: a token would cross
+	// the network in clear.
 	Listen string `toml:"listen"`
 	// TokenFile holds the bearer token; made with mode 0600 when missing.
 	TokenFile string `toml:"token_file"`
+	// Tokens is a file, or a directory of files, of mode 0600 with more tokens: lines
+	// "read NAME TOKEN" or "operate NAME TOKEN". "" is none.
+	Tokens string `toml:"tokens"`
+	TLS    TLS    `toml:"tls"`
 	// Dir holds the records of the VMs and the files shared with them.
 	Dir string `toml:"dir"`
 	// RunDir holds the sockets, one short directory per VM. Unix socket paths are at
@@ -65,6 +69,11 @@ type Config struct {
 	// BackOff before the first try after a crash; it doubles up to BackOffMax.
 	BackOff    config.Duration `toml:"back_off"`
 	BackOffMax config.Duration `toml:"back_off_max"`
+	// PrepareWithin bounds how long a running guest may pull for an update.
+	PrepareWithin config.Duration `toml:"prepare_within"`
+	// UpdateWithin bounds how long a new version may take until it is ready, if the
+	// update says nothing else; then the old one comes back.
+	UpdateWithin config.Duration `toml:"update_within"`
 	// StopOnExit stops the machines when Run ends (their wanted state stays, so the
 	// next start brings them back). Otherwise they run on and are adopted again.
 	StopOnExit bool `toml:"stop_on_exit"`
@@ -105,6 +114,7 @@ func Default() Config {
 		Node:      Node{Name: "local", Region: "local"},
 		Limits:    Limits{MinMemoryMiB: 256, MinDiskMiB: 1024, MaxVMs: 1000},
 		StopGrace: config.Duration(guestapi.StopWithin), BackOff: config.Duration(3 * time.Second), BackOffMax: config.Duration(5 * time.Minute),
+		PrepareWithin: config.Duration(30 * time.Minute), UpdateWithin: config.Duration(10 * time.Minute),
 	}
 }
 
@@ -114,8 +124,8 @@ func (c *Config) Validate() error {
 	bad := func(format string, args ...any) { errs = append(errs, cvm.Errorf(cvm.Invalid, format, args...)) }
 	if host, port, err := net.SplitHostPort(c.Listen); err != nil || port == "" {
 		bad("listen %q: want host:port", c.Listen)
-	} else if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		bad("listen %s: not loopback; the token would cross the network in clear", c.Listen)
+	} else if ip, err := netip.ParseAddr(host); c.TLS.CertFile == "" && host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		bad("listen %s: not loopback; without [tls] the token would cross the network in clear", c.Listen)
 	}
 	for _, p := range [][2]string{{"token_file", c.TokenFile}, {"dir", c.Dir}, {"run_dir", c.RunDir}, {"images_dir", c.ImagesDir}} {
 		if p[1] == "" || !filepath.IsAbs(p[1]) {
@@ -138,8 +148,12 @@ func (c *Config) Validate() error {
 		bad("driver %q: want container or dry", c.Driver)
 	}
 	errs = append(errs, c.validateRegistries()...)
+	errs = append(errs, c.TLS.validate()...)
 	if c.StopGrace <= 0 || c.BackOff <= 0 || c.BackOffMax < c.BackOff {
 		bad("stop_grace and back_off must be positive, back_off_max not below back_off")
+	}
+	if c.PrepareWithin <= 0 || c.UpdateWithin <= 0 {
+		bad("prepare_within and update_within must be positive")
 	}
 	if c.Capacity.VCPU < 0 || c.Capacity.MemoryMiB < 0 || c.Capacity.DiskMiB < 0 {
 		bad("capacity: negative")

@@ -83,7 +83,7 @@ func FuzzGuestMessages(f *testing.F) {
 		if e.Reason == "" || e.Message == "" {
 			t.Fatalf("an error without reason or message: %+v", e)
 		}
-		m := &VMM{store: store{t.TempDir()}, now: nowZero, log: slog.New(slog.DiscardHandler)}
+		m := &VMM{store: store{dir: t.TempDir()}, now: nowZero, log: slog.New(slog.DiscardHandler)}
 		v := m.newVM(record{})
 		v.rec.VM.Spec = spec()
 		if err := m.store.save(&v.rec); err != nil {

@@ -2,8 +2,6 @@ package vmm
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"io"
 	"net/http"
@@ -17,22 +15,35 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/vmm/image"
-	"github.com/confidential-cloud/phala/vmm/machine"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
-// handler is the REST API of package vmmapi.
+// handler is the REST API of package vmmapi, and the reference's beside it.
 func (m *VMM) handler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(m.authenticate)
-	type none struct{}
+	r.Use(m.authenticate, m.audit)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		rpc.WriteError(w, cvm.Errorf(cvm.NotFound, "no such path: %s %s", r.Method, r.URL.Path))
 	})
 	r.Get("/v1/node", rpc.Handle(func(r *http.Request, _ none) (vmmapi.Node, error) { return m.node(r), nil }))
 	r.Get("/v1/images", rpc.Handle(func(*http.Request, none) ([]vmmapi.Image, error) { return m.images(), nil }))
 	r.Get("/v1/vms", rpc.Handle(func(*http.Request, none) ([]vmmapi.VM, error) { return m.list(), nil }))
-	r.Put("/v1/vms/{id}", rpc.Handle(func(r *http.Request, s vmmapi.Spec) (vmmapi.VM, error) {
+	m.vmRoutes(r)
+	r.Get("/v1/vms/{id}/events", m.getEvents)
+	r.Get("/v1/vms/{id}/boots", rpc.Handle(func(r *http.Request, _ none) ([]vmmapi.Boot, error) { return m.boots(id(r)) }))
+	r.Get("/v1/vms/{id}/serial", m.serial)
+	for _, p := range []string{"info", "containers", "sysinfo", "evidence", "logs/{container}"} {
+		r.Get("/v1/vms/{id}/guest/"+p, m.proxyGuest)
+	}
+	return r
+}
+
+type none struct{}
+
+// vmRoutes are the routes that answer with a VM.
+func (m *VMM) vmRoutes(r chi.Router) {
+	r.Get("/v1/vms/{id}", withTag(func(r *http.Request, _ target, _ none) (vmmapi.VM, error) { return m.get(id(r)) }))
+	r.Put("/v1/vms/{id}", withTag(func(r *http.Request, _ target, s vmmapi.Spec) (vmmapi.VM, error) {
 		if s.ID == "" {
 			s.ID = id(r)
 		}
@@ -41,44 +52,56 @@ func (m *VMM) handler() http.Handler {
 		}
 		return m.put(s)
 	}))
-	r.Get("/v1/vms/{id}", rpc.Handle(func(r *http.Request, _ none) (vmmapi.VM, error) { return m.get(id(r)) }))
-	r.Put("/v1/vms/{id}/app", rpc.Handle(func(r *http.Request, a vmmapi.App) (vmmapi.VM, error) { return m.putApp(r.Context(), id(r), a) }))
-	r.Put("/v1/vms/{id}/resources", rpc.Handle(func(r *http.Request, x vmmapi.Resources) (vmmapi.VM, error) {
-		return m.putResources(r.Context(), id(r), x)
+	r.Put("/v1/vms/{id}/app", withTag(func(r *http.Request, t target, a vmmapi.App) (vmmapi.VM, error) {
+		return m.putApp(r.Context(), t, a)
 	}))
-	r.Put("/v1/vms/{id}/image", rpc.Handle(func(r *http.Request, x vmmapi.ImageChoice) (vmmapi.VM, error) {
-		return m.putImage(r.Context(), id(r), x.Image)
+	r.Put("/v1/vms/{id}/resources", withTag(func(r *http.Request, t target, x vmmapi.Resources) (vmmapi.VM, error) {
+		return m.putResources(r.Context(), t, x)
 	}))
-	for name, fn := range map[string]func(context.Context, string) (vmmapi.VM, error){"start": m.start, "stop": m.stopVM, "restart": m.restart} {
-		r.Post("/v1/vms/{id}/"+name, rpc.Handle(func(r *http.Request, _ none) (vmmapi.VM, error) { return fn(r.Context(), id(r)) }))
+	r.Put("/v1/vms/{id}/image", withTag(func(r *http.Request, t target, x vmmapi.ImageChoice) (vmmapi.VM, error) {
+		return m.putImage(r.Context(), t, x.Image)
+	}))
+	r.Post("/v1/vms/{id}/update", withTag(func(r *http.Request, t target, x vmmapi.UpdateRequest) (vmmapi.VM, error) {
+		return m.update(r.Context(), t, x)
+	}))
+	for name, fn := range map[string]func(context.Context, target) (vmmapi.VM, error){"start": m.start, "stop": m.stopVM, "restart": m.restart} {
+		r.Post("/v1/vms/{id}/"+name, withTag(func(r *http.Request, t target, _ none) (vmmapi.VM, error) { return fn(r.Context(), t) }))
 	}
 	r.Delete("/v1/vms/{id}", rpc.Handle(func(r *http.Request, _ none) (none, error) { return none{}, m.deleteRequest(r) }))
-	r.Get("/v1/vms/{id}/events", rpc.Handle(func(r *http.Request, _ none) ([]vmmapi.Event, error) {
-		if _, err := m.find(id(r)); err != nil {
-			return nil, err
-		}
-		return m.store.events(id(r))
-	}))
-	r.Get("/v1/vms/{id}/serial", m.serial)
-	for _, p := range []string{"info", "containers", "sysinfo", "evidence", "logs/{container}"} {
-		r.Get("/v1/vms/{id}/guest/"+p, m.proxyGuest)
+}
+
+// withTag answers with the VM and its generation as ETag, and reads If-Match.
+func withTag[Req any](fn func(r *http.Request, t target, q Req) (vmmapi.VM, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		rpc.Handle(func(r *http.Request, q Req) (vmmapi.VM, error) {
+			t, err := targetOf(r)
+			if err != nil {
+				return vmmapi.VM{}, err
+			}
+			vm, err := fn(r, t, q)
+			if err == nil {
+				w.Header().Set("ETag", strconv.Quote(strconv.FormatInt(vm.Generation, 10)))
+			}
+			return vm, err
+		})(w, r)
 	}
-	return r
+}
+
+func targetOf(r *http.Request) (target, error) {
+	t := target{id: id(r)}
+	s := r.Header.Get("If-Match")
+	if s == "" || s == "*" {
+		return t, nil
+	}
+	n, err := strconv.ParseInt(strings.Trim(s, `"`), 10, 64)
+	if err != nil {
+		return t, cvm.Errorf(cvm.Invalid, "If-Match %s: want the ETag of the VM", s)
+	}
+	t.match = &n
+	return t, nil
 }
 
 func id(r *http.Request) string { return chi.URLParam(r, "id") }
-
-func (m *VMM) authenticate(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		sum := sha256.Sum256([]byte(token))
-		if !ok || subtle.ConstantTimeCompare(sum[:], m.token[:]) != 1 {
-			rpc.WriteError(w, cvm.Errorf(cvm.Unauthenticated, "this VMM wants its bearer token").WithReason("bad-token").WithFix("use the content of the VMM's token_file"))
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
 
 func (m *VMM) node(r *http.Request) vmmapi.Node {
 	d := m.refresh(r.Context())
@@ -123,51 +146,16 @@ func (v *vm) view() vmmapi.VM {
 }
 
 func (m *VMM) deleteRequest(r *http.Request) error {
+	t, err := targetOf(r)
+	if err != nil {
+		return err
+	}
 	switch q := r.URL.Query().Get("volumes"); q {
 	case "keep", "delete":
-		return m.remove(id(r), q == "keep")
+		return m.remove(t, q == "keep")
 	default:
 		return cvm.Errorf(cvm.Invalid, "volumes=%q: say keep or delete", q)
 	}
-}
-
-// serial streams the console of the newest run.
-func (m *VMM) serial(w http.ResponseWriter, r *http.Request) {
-	rc, err := m.openSerial(r)
-	if err != nil {
-		rpc.WriteError(w, err)
-		return
-	}
-	defer rc.Close()
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Accel-Buffering", "no")
-	w.WriteHeader(http.StatusOK)
-	_, _ = io.Copy(flushWriter{w, http.NewResponseController(w)}, rc)
-}
-
-func (m *VMM) openSerial(r *http.Request) (io.ReadCloser, error) {
-	v, err := m.settled(r.Context(), id(r))
-	if err != nil {
-		return nil, err
-	}
-	var o machine.ConsoleOptions
-	if s := r.URL.Query().Get("tail"); s != "" {
-		if o.Tail, err = strconv.Atoi(s); err != nil || o.Tail < 0 {
-			return nil, cvm.Errorf(cvm.Invalid, "tail=%q: want a number of lines", s)
-		}
-	}
-	if s := r.URL.Query().Get("follow"); s != "" {
-		if o.Follow, err = strconv.ParseBool(s); err != nil {
-			return nil, cvm.Errorf(cvm.Invalid, "follow=%q: want true or false", s)
-		}
-	}
-	v.mu.Lock()
-	inst := v.last
-	v.mu.Unlock()
-	if inst == nil {
-		return nil, cvm.Errorf(cvm.Precondition, "VM %s has no console yet: it was not started", id(r)).WithReason("no-console")
-	}
-	return inst.Console(r.Context(), o)
 }
 
 type flushWriter struct {

@@ -50,8 +50,23 @@ func (m *VMM) put(s vmmapi.Spec) (vmmapi.VM, error) {
 	return out, nil
 }
 
+// target is the VM that an order is for, and the generation its sender saw (nil: any).
+type target struct {
+	id    string
+	match *int64
+}
+
+func (t target) check(v *vm) error {
+	if g := v.rec.VM.Generation; t.match != nil && *t.match != g {
+		return cvm.Errorf(cvm.Conflict, "VM %s has generation %d, If-Match says %d", t.id, g, *t.match).WithReason("generation").
+			WithFix("read the VM again and decide anew")
+	}
+	return nil
+}
+
 // edit runs fn on a VM's record and wakes its loop.
-func (m *VMM) edit(ctx context.Context, id string, fn func(v *vm) error) (vmmapi.VM, error) {
+func (m *VMM) edit(ctx context.Context, t target, fn func(v *vm) error) (vmmapi.VM, error) {
+	id := t.id
 	v, err := m.settled(ctx, id)
 	if err != nil {
 		return vmmapi.VM{}, err
@@ -61,6 +76,9 @@ func (m *VMM) edit(ctx context.Context, id string, fn func(v *vm) error) (vmmapi
 	if v.rec.Deleting {
 		return vmmapi.VM{}, cvm.Errorf(cvm.Conflict, "VM %s is being deleted", id).WithReason("vm-deleting")
 	}
+	if err := t.check(v); err != nil {
+		return vmmapi.VM{}, err
+	}
 	if err := fn(v); err != nil {
 		return vmmapi.VM{}, err
 	}
@@ -68,28 +86,34 @@ func (m *VMM) edit(ctx context.Context, id string, fn func(v *vm) error) (vmmapi
 	return v.rec.VM, nil
 }
 
-func (m *VMM) putApp(ctx context.Context, id string, a vmmapi.App) (vmmapi.VM, error) {
+func (m *VMM) putApp(ctx context.Context, t target, a vmmapi.App) (vmmapi.VM, error) {
 	if err := joinInvalid([]error{checkApp(&a)}); err != nil {
 		return vmmapi.VM{}, err
 	}
-	return m.edit(ctx, id, func(v *vm) error {
+	return m.edit(ctx, t, func(v *vm) error {
+		if err := v.notUpdating(); err != nil {
+			return err
+		}
 		v.changeLocked("app.updated", "the app was updated; it takes effect at the next start", func(r *record) { r.VM.Spec.App, r.Served = a, false })
 		return nil
 	})
 }
 
-func (m *VMM) putResources(ctx context.Context, id string, res vmmapi.Resources) (vmmapi.VM, error) {
+func (m *VMM) putResources(ctx context.Context, t target, res vmmapi.Resources) (vmmapi.VM, error) {
 	if err := joinInvalid([]error{m.cfg.checkResources(res)}); err != nil {
 		return vmmapi.VM{}, err
 	}
-	return m.edit(ctx, id, func(v *vm) error {
+	return m.edit(ctx, t, func(v *vm) error {
+		if err := v.notUpdating(); err != nil {
+			return err
+		}
 		old := v.rec.VM.Spec.Resources
 		if res.DiskMiB < old.DiskMiB {
 			return cvm.Errorf(cvm.Invalid, "resources.disk_mib %d: a disk does not shrink, it has %d", res.DiskMiB, old.DiskMiB).WithReason("disk-shrinks")
 		}
 		next := v.rec
 		next.VM.Spec.Resources = res
-		if err := m.pool.Set(id, held(&next)); err != nil {
+		if err := m.pool.Set(v.id(), held(&next)); err != nil {
 			return err
 		}
 		v.changeLocked("resized", "the size changed; it takes effect at the next start", func(r *record) { r.VM.Spec.Resources = res })
@@ -98,23 +122,29 @@ func (m *VMM) putResources(ctx context.Context, id string, res vmmapi.Resources)
 }
 
 // putImage chooses another guest image; the present one keeps running until then.
-func (m *VMM) putImage(ctx context.Context, id, name string) (vmmapi.VM, error) {
+func (m *VMM) putImage(ctx context.Context, t target, name string) (vmmapi.VM, error) {
 	if !image.ValidName(name) {
 		return vmmapi.VM{}, joinInvalid([]error{cvm.Errorf(cvm.Invalid, "image %q: not an image name", name)})
 	}
 	if _, err := m.image(name); err != nil {
 		return vmmapi.VM{}, err
 	}
-	return m.edit(ctx, id, func(v *vm) error {
+	return m.edit(ctx, t, func(v *vm) error {
+		if err := v.notUpdating(); err != nil {
+			return err
+		}
 		v.changeLocked("image", "the guest image changed; it takes effect at the next start", func(r *record) { r.VM.Spec.Image = name })
 		return nil
 	})
 }
 
 // start wants the VM to run. A running VM stays as it is.
-func (m *VMM) start(ctx context.Context, id string) (vmmapi.VM, error) {
-	return m.edit(ctx, id, func(v *vm) error {
+func (m *VMM) start(ctx context.Context, t target) (vmmapi.VM, error) {
+	return m.edit(ctx, t, func(v *vm) error {
 		r := &v.rec
+		if r.Update != nil {
+			return nil // it is being started
+		}
 		if r.VM.Desired == running && r.VM.State != vmmapi.StateFailed && r.VM.State != vmmapi.StateStopping && r.VM.Error == nil {
 			return nil
 		}
@@ -123,8 +153,13 @@ func (m *VMM) start(ctx context.Context, id string) (vmmapi.VM, error) {
 }
 
 // restart stops the machine if there is one, and starts it.
-func (m *VMM) restart(ctx context.Context, id string) (vmmapi.VM, error) {
-	return m.edit(ctx, id, func(v *vm) error { return v.order("restart", v.inst != nil) })
+func (m *VMM) restart(ctx context.Context, t target) (vmmapi.VM, error) {
+	return m.edit(ctx, t, func(v *vm) error {
+		if err := v.notUpdating(); err != nil {
+			return err
+		}
+		return v.order("restart", v.inst != nil)
+	})
 }
 
 // order makes the VM wanted, with a clean record of failures.
@@ -145,11 +180,12 @@ func (v *vm) order(kind string, again bool) error {
 }
 
 // stopVM wants the VM not to run.
-func (m *VMM) stopVM(ctx context.Context, id string) (vmmapi.VM, error) {
-	return m.edit(ctx, id, func(v *vm) error {
+func (m *VMM) stopVM(ctx context.Context, t target) (vmmapi.VM, error) {
+	return m.edit(ctx, t, func(v *vm) error {
 		if v.rec.VM.Desired == stopped {
 			return nil
 		}
+		v.cancelUpdate()
 		v.changeLocked("stop", "stop requested", func(r *record) {
 			r.VM.Desired, r.Restart, r.NextTry = stopped, false, time.Time{}
 			r.VM.State = vmmapi.StateStopping
@@ -165,16 +201,20 @@ func (m *VMM) stopVM(ctx context.Context, id string) (vmmapi.VM, error) {
 }
 
 // remove deletes the VM; what does not exist is deleted already.
-func (m *VMM) remove(id string, keep bool) error {
-	v, err := m.find(id)
+func (m *VMM) remove(t target, keep bool) error {
+	v, err := m.find(t.id)
 	if err != nil {
 		return nil //nolint:nilerr // idempotent
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if err := t.check(v); err != nil {
+		return err
+	}
 	if !v.rec.Deleting {
+		v.cancelUpdate()
 		v.changeLocked("deleting", map[bool]string{true: "deleting; the volumes are kept", false: "deleting with its volumes"}[keep], func(r *record) {
-			r.Deleting, r.KeepState, r.VM.Desired = true, keep, stopped
+			r.Deleting, r.VM.Deleting, r.KeepState, r.VM.Desired = true, true, keep, stopped
 			r.VM.State = vmmapi.StateStopping
 		})
 	}

@@ -63,6 +63,9 @@ func retries(r *record, e *vmmapi.VMError, maybe bool) bool {
 	return maybe && r.Attempts < maxFirstAttempts
 }
 
+// eventExhausted is the reference's name for "not tried again by itself".
+const eventExhausted = "vmm.auto_restart.exhausted"
+
 // failed notes why the machine does not run and whether it is tried again. While
 // a try is planned the state is starting, with the error shown; failed is final
 // until someone acts.
@@ -76,6 +79,7 @@ func (v *vm) failedLocked(e *vmmapi.VMError, maybe bool, kind string) {
 	v.changeLocked(kind, describe(e), func(r *record) {
 		r.VM.Error = e
 		r.Attempts++
+		r.bootFailed(e)
 		if r.VM.Desired != running {
 			r.VM.State = vmmapi.StateStopped
 			return
@@ -89,8 +93,20 @@ func (v *vm) failedLocked(e *vmmapi.VMError, maybe bool, kind string) {
 		r.VM.BootProgress = fmt.Sprintf("trying again in %s: %s", delay, e.Reason)
 		r.VM.Restarts++
 	})
-	if v.rec.VM.State == vmmapi.StateFailed {
+	v.gaveUp(e)
+}
+
+// gaveUp: an update goes back to the version before, anything else stays failed.
+func (v *vm) gaveUp(e *vmmapi.VMError) {
+	switch {
+	case v.rec.VM.State != vmmapi.StateFailed:
+	case v.rec.updating(vmmapi.UpdateBooting):
+		v.rollBack(e)
+	default:
 		v.m.releaseCompute(&v.rec)
+		if v.rec.Attempts > 1 && v.rec.VM.Spec.Restart != "never" && !permanent(e.Reason) {
+			v.changeLocked(eventExhausted, fmt.Sprintf("not started again after %d attempts", v.rec.Attempts), func(*record) {})
+		}
 	}
 }
 
@@ -122,6 +138,7 @@ func (v *vm) exited(x exited) {
 	}
 	v.inst = nil
 	r := &v.rec
+	r.endBoot(x.exit, v.m.now().UTC())
 	switch {
 	case r.Deleting, r.Restart:
 		v.changeLocked("stopped", "stopped", func(r *record) { r.VM.State = vmmapi.StateStopping })
@@ -175,7 +192,12 @@ func (v *vm) notify(n guestapi.Notify) error {
 	}
 	switch n.Event {
 	case "boot.progress":
-		v.changeLocked(n.Event, n.Payload, func(r *record) { r.VM.BootProgress = n.Payload })
+		v.changeLocked(n.Event, n.Payload, func(r *record) {
+			r.VM.BootProgress = n.Payload
+			r.noteStage(n.Event, n.Payload, v.m.now())
+		})
+	case "boot.stage":
+		v.changeLocked(n.Event, n.Payload, func(r *record) { r.noteStage(n.Event, n.Payload, v.m.now()) })
 	case "boot.error":
 		v.bootError(n.Payload)
 	case "instance.info":
@@ -196,19 +218,27 @@ func (v *vm) late(n guestapi.Notify) {
 			r.VM.Error = e
 			if r.VM.State == vmmapi.StateStarting && !retries(r, e, temporary(e.Reason)) {
 				r.VM.State, r.VM.BootProgress, r.NextTry = vmmapi.StateFailed, "", time.Time{}
-				v.m.releaseCompute(r)
 			}
 		}
 	})
+	if n.Event == "boot.error" && v.rec.VM.Error != nil {
+		v.gaveUp(v.rec.VM.Error)
+	}
 }
 
 func (v *vm) ready(message string) {
+	if v.rec.Restart { // the word of a machine that is to go, perhaps of an older version
+		v.changeLocked("ready", orWord(message, "ready"), func(*record) {})
+		return
+	}
 	v.changeLocked("ready", orWord(message, "ready"), func(r *record) {
+		r.bootReady(v.m.now().UTC())
 		r.VM.ReadyAt, r.VM.Error, r.BootFailed, r.Served = v.m.now().UTC(), nil, false, true
-		if r.VM.Desired == running && !r.Restart {
+		if r.VM.Desired == running {
 			r.VM.State, r.VM.BootProgress = vmmapi.StateRunning, ""
 		}
 	})
+	v.confirmed()
 }
 
 func (v *vm) bootError(payload string) {
@@ -219,7 +249,11 @@ func (v *vm) bootError(payload string) {
 		if r.VM.Desired == running && !retries(r, e, temporary(e.Reason)) {
 			r.VM.State = vmmapi.StateFailed // shown at once; the machine goes soon
 		}
+		r.bootFailed(e)
 	})
+	if v.rec.updating(vmmapi.UpdateBooting) {
+		v.gaveUp(e)
+	}
 }
 
 // parseBootError reads a VMError; a guest that sends plain text is quoted.

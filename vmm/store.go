@@ -1,8 +1,6 @@
 package vmm
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,13 +34,25 @@ type record struct {
 	Deleting  bool  `json:"deleting,omitempty"`
 	KeepState bool  `json:"keep_state,omitempty"`
 	EventSeq  int64 `json:"event_seq"`
+	// Update is set while an update is under way: what it changes, and what to go back to.
+	Update *pendingUpdate `json:"update,omitempty"`
+	// History holds the newest boots, oldest first.
+	History []vmmapi.Boot `json:"history,omitempty"`
 }
 
-// maxEvents bounds an answer of GET events; the file keeps all.
-const maxEvents = 2000
-
 // store is the directory of records.
-type store struct{ dir string }
+type store struct {
+	dir string
+	// write replaces a file durably; nil is writeDurably (tests stop the disk with it).
+	write func(path string, b []byte) error
+}
+
+func (s store) replace(path string, b []byte) error {
+	if s.write != nil {
+		return s.write(path, b)
+	}
+	return writeDurably(path, b)
+}
 
 func (s store) vmDir(id string) string  { return filepath.Join(s.dir, "vms", id) }
 func (s store) shared(id string) string { return filepath.Join(s.vmDir(id), "shared") }
@@ -90,7 +100,7 @@ func (s store) save(r *record) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("saving a record: %w", err)
 	}
-	return writeDurably(filepath.Join(dir, "record.json"), b)
+	return s.replace(filepath.Join(dir, "record.json"), b)
 }
 
 // writeDurably writes beside the file, syncs and renames.
@@ -111,42 +121,3 @@ func writeDurably(path string, b []byte) error {
 }
 
 func (s store) remove(id string) error { return os.RemoveAll(s.vmDir(id)) }
-
-func (s store) appendEvent(id string, e vmmapi.Event) error {
-	b, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("encoding an event: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(s.vmDir(id), "events.jsonl"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	return errors.Join(err, f.Close())
-}
-
-// events reads the newest events, oldest first. A torn last line (a crash in the
-// middle of a write) is skipped.
-func (s store) events(id string) ([]vmmapi.Event, error) {
-	f, err := os.Open(filepath.Join(s.vmDir(id), "events.jsonl"))
-	if errors.Is(err, os.ErrNotExist) {
-		return []vmmapi.Event{}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	out := []vmmapi.Event{}
-	sc := bufio.NewScanner(f)
-	sc.Buffer(nil, 1<<20)
-	for sc.Scan() {
-		var e vmmapi.Event
-		if json.Unmarshal(bytes.TrimSpace(sc.Bytes()), &e) != nil {
-			continue
-		}
-		if out = append(out, e); len(out) > 2*maxEvents {
-			out = append([]vmmapi.Event(nil), out[maxEvents:]...)
-		}
-	}
-	return out[max(0, len(out)-maxEvents):], sc.Err()
-}

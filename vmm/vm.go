@@ -35,6 +35,9 @@ type vm struct {
 	host *hostapi.Server
 	// launching: the driver is at work; the guest may speak before inst is set.
 	launching bool
+	cancel    context.CancelFunc // of the guest's pull for an update, while it goes on
+	changed   chan struct{}      // closed at the next event
+	gone      bool               // deleted: nothing follows
 }
 
 type exited struct {
@@ -53,7 +56,7 @@ const (
 )
 
 func (m *VMM) newVM(r record) *vm {
-	return &vm{m: m, rec: r, log: m.log.With("vm", r.VM.Spec.ID), wake: make(chan struct{}, 1), adopted: make(chan struct{}), exit: make(chan exited, 1)}
+	return &vm{m: m, rec: r, log: m.log.With("vm", r.VM.Spec.ID), wake: make(chan struct{}, 1), adopted: make(chan struct{}), exit: make(chan exited, 1), changed: make(chan struct{})}
 }
 
 func (v *vm) poke() {
@@ -71,6 +74,7 @@ func (v *vm) loop(ctx context.Context) {
 	for ctx.Err() == nil {
 		again, gone := v.step(ctx)
 		if gone {
+			v.vanish()
 			return
 		}
 		if again <= 0 {
@@ -91,6 +95,19 @@ func (v *vm) loop(ctx context.Context) {
 // step moves one step towards what is wanted. again is when to look again even if
 // nothing happens; gone says that the VM was deleted.
 func (v *vm) step(ctx context.Context) (again time.Duration, gone bool) {
+	v.mu.Lock()
+	inst := v.inst
+	v.mu.Unlock()
+	deadline := v.tendUpdate(ctx, inst)
+	again, gone = v.act(ctx)
+	if deadline > 0 && (again <= 0 || deadline < again) {
+		again = deadline
+	}
+	return again, gone
+}
+
+// act does what the record asks for next.
+func (v *vm) act(ctx context.Context) (again time.Duration, gone bool) {
 	v.mu.Lock()
 	r, inst := v.rec, v.inst
 	v.mu.Unlock()
@@ -125,6 +142,9 @@ func (v *vm) change(kind, message string, edit func(*record)) {
 
 func (v *vm) changeLocked(kind, message string, edit func(*record)) {
 	edit(&v.rec)
+	if moves(kind) {
+		v.rec.VM.Generation++
+	}
 	if kind != "" {
 		v.rec.EventSeq++
 		e := vmmapi.Event{Seq: v.rec.EventSeq, Time: v.m.now().UTC(), Kind: kind, Message: message}
@@ -135,6 +155,29 @@ func (v *vm) changeLocked(kind, message string, edit func(*record)) {
 	if err := v.m.store.save(&v.rec); err != nil {
 		v.log.Error("saving the record", "error", err)
 	}
+	if kind != "" {
+		close(v.changed)
+		v.changed = make(chan struct{})
+	}
+}
+
+// moves reports whether an event stands for an order or another spec.
+func moves(kind string) bool {
+	switch kind {
+	case "created", "app.updated", "resized", "image", "spec", "start", "restart", "stop", "deleting",
+		"update.requested", "update.applied", "update.switching", "update.cancelled", "rolled-back":
+		return true
+	}
+	return false
+}
+
+// vanish ends the event streams of a deleted VM.
+func (v *vm) vanish() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.gone = true
+	close(v.changed)
+	v.changed = make(chan struct{})
 }
 
 // launch prepares the files and starts the machine. An error is a failed attempt.
@@ -142,6 +185,11 @@ func (v *vm) launch(ctx context.Context) time.Duration {
 	v.change("starting", "starting", func(r *record) {
 		r.VM.State, r.VM.BootProgress, r.Restart, r.BootFailed, r.NextTry = vmmapi.StateStarting, "", false, false, time.Time{}
 		r.VM.StartedAt, r.VM.ReadyAt, r.VM.Boots = v.m.now().UTC(), time.Time{}, r.VM.Boots+1
+		r.beginBoot(r.VM.StartedAt)
+		if r.updating(vmmapi.UpdateBooting) {
+			u := *r.Update
+			u.Launched, r.Update = true, &u
+		}
 	})
 	v.setLaunching(true)
 	inst, err := v.doLaunch(ctx)

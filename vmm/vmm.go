@@ -9,10 +9,9 @@ package vmm
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -42,7 +41,8 @@ type VMM struct {
 	store  store
 	driver machine.Driver
 	pool   *pool.Pool
-	token  [32]byte // sha256 of the bearer token
+	tokens map[[32]byte]caller // by sha256
+	tls    *tls.Config         // nil: plain HTTP
 	ready  chan struct{}
 	addr   string // set before ready is closed
 	now    func() time.Time
@@ -63,17 +63,19 @@ func New(cfg Config) (*VMM, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Node.ID = orWord(cfg.Node.ID, cfg.Node.Name)
-	m := &VMM{cfg: cfg, log: cfg.Log, store: store{cfg.Dir}, driver: cfg.Machines, ready: make(chan struct{}), now: time.Now, vms: map[string]*vm{}}
+	m := &VMM{cfg: cfg, log: cfg.Log, store: store{dir: cfg.Dir}, driver: cfg.Machines, ready: make(chan struct{}), now: time.Now, vms: map[string]*vm{}}
 	for _, d := range []string{cfg.Dir, cfg.RunDir} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("VMM directory: %w", err)
 		}
 	}
-	token, err := EnsureToken(cfg.TokenFile)
-	if err != nil {
+	var err error
+	if m.tokens, err = loadTokens(cfg.TokenFile, cfg.Tokens); err != nil {
 		return nil, err
 	}
-	m.token = sha256.Sum256([]byte(token))
+	if m.tls, err = cfg.TLS.config(); err != nil {
+		return nil, err
+	}
 	if m.driver == nil {
 		if m.driver, err = newDriver(cfg); err != nil {
 			return nil, err
@@ -100,26 +102,6 @@ func LoadConfig(path string) (Config, error) {
 	return c, config.Load(path, &c)
 }
 
-// EnsureToken reads the bearer token at path, made on first use (mode 0600).
-func EnsureToken(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return "", fmt.Errorf("token file: %w", err)
-		}
-		b = []byte(rand.Text() + "\n")
-		err = os.WriteFile(path, b, 0o600)
-	}
-	if err != nil {
-		return "", fmt.Errorf("token file: %w", err)
-	}
-	token := strings.TrimSpace(string(b))
-	if len(token) < 16 {
-		return "", cvm.Errorf(cvm.Invalid, "token file %s: want at least 16 characters", path)
-	}
-	return token, nil
-}
-
 func newDriver(cfg Config) (machine.Driver, error) {
 	if cfg.Driver == "dry" {
 		return dry.New(dry.Config{}), nil
@@ -141,6 +123,9 @@ func (m *VMM) Run(ctx context.Context) error {
 		return cvm.Errorf(cvm.Unavailable, "VMM API: %w", err).WithFix("choose another `listen` or stop what uses it")
 	}
 	m.addr = ln.Addr().String()
+	if m.tls != nil {
+		ln = tls.NewListener(ln, m.tls)
+	}
 	loops, stop := context.WithCancel(ctx)
 	defer stop()
 	m.ctx = func() context.Context { return loops }
@@ -251,11 +236,18 @@ func (m *VMM) image(name string) (*image.Image, error) {
 // held is what a VM occupies: its disk always, CPU and memory while it is to run.
 func held(r *record) vmmapi.Resources {
 	res := r.VM.Spec.Resources
+	if u := r.Update; u != nil { // both versions must fit until one of them is left
+		res = vmmapi.Resources{VCPU: max(u.Old.Resources.VCPU, u.Next.Resources.VCPU),
+			MemoryMiB: max(u.Old.Resources.MemoryMiB, u.Next.Resources.MemoryMiB), DiskMiB: u.Next.Resources.DiskMiB}
+	}
 	if r.VM.Desired != running || r.VM.State == vmmapi.StateFailed {
 		res.VCPU, res.MemoryMiB = 0, 0
 	}
 	return res
 }
+
+// hold takes what a VM occupies now, which is never more than it was promised.
+func (m *VMM) hold(r *record) { m.pool.Force(r.VM.Spec.ID, held(r)) }
 
 // releaseCompute gives back CPU and memory. Holding less never fails.
 func (m *VMM) releaseCompute(r *record) {

@@ -1,8 +1,11 @@
 package vmmapi
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
@@ -67,6 +70,26 @@ func (c *Client) PutImage(ctx context.Context, id, image string) (v VM, err erro
 	return v, c.rpc.Call(ctx, http.MethodPut, vmPath(id, "/image"), ImageChoice{Image: image}, &v)
 }
 
+// Update replaces app, size and image together: the running guest pulls first, and
+// what does not get ready is rolled back. It returns at once; watch LastUpdate.
+func (c *Client) Update(ctx context.Context, id string, q UpdateRequest) (v VM, err error) {
+	return v, c.rpc.Call(ctx, http.MethodPost, vmPath(id, "/update"), q, &v)
+}
+
+// IfMatch is a client whose changing calls are refused (conflict, reason
+// "generation") when the VM is not of this generation any more.
+func (c *Client) IfMatch(generation int64) *Client {
+	out := *c
+	out.rpc.Header = c.rpc.Header.Clone()
+	out.rpc.Header.Set("If-Match", strconv.Quote(strconv.FormatInt(generation, 10)))
+	return &out
+}
+
+// Boots returns the newest boots of a VM with their stages, oldest first.
+func (c *Client) Boots(ctx context.Context, id string) (v []Boot, err error) {
+	return v, c.rpc.Call(ctx, http.MethodGet, vmPath(id, "/boots"), nil, &v)
+}
+
 // Start asks for a running VM and returns at once.
 func (c *Client) Start(ctx context.Context, id string) (VM, error) { return c.op(ctx, id, "/start") }
 
@@ -95,6 +118,38 @@ func (c *Client) Delete(ctx context.Context, id string, keepVolumes bool) error 
 // Events returns what happened to a VM, oldest first.
 func (c *Client) Events(ctx context.Context, id string) (v []Event, err error) {
 	return v, c.rpc.Call(ctx, http.MethodGet, vmPath(id, "/events"), nil, &v)
+}
+
+// EventsAfter returns at most limit events with a greater seq, oldest first.
+func (c *Client) EventsAfter(ctx context.Context, id string, seq int64, limit int) (v []Event, err error) {
+	q := url.Values{"after": {strconv.FormatInt(seq, 10)}, "limit": {strconv.Itoa(limit)}}
+	return v, c.rpc.Call(ctx, http.MethodGet, vmPath(id, "/events?"+q.Encode()), nil, &v)
+}
+
+// FollowEvents calls each with every event after seq, as they happen, until ctx
+// ends, each fails or the VM is gone (nil).
+func (c *Client) FollowEvents(ctx context.Context, id string, seq int64, each func(Event) error) error {
+	rc, err := c.rpc.Stream(ctx, http.MethodGet, vmPath(id, "/events?follow=true&after="+strconv.FormatInt(seq, 10)), nil)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	sc := bufio.NewScanner(rc)
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		data, ok := bytes.CutPrefix(sc.Bytes(), []byte("data: "))
+		if !ok {
+			continue
+		}
+		var e Event
+		if err := json.Unmarshal(data, &e); err != nil {
+			return cvm.Errorf(cvm.Unavailable, "event stream: %w", err)
+		}
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+	return sc.Err()
 }
 
 // Serial streams the guest's console: the last tail lines (0: all that is kept),

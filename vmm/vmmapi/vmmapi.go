@@ -18,10 +18,12 @@ import (
 //	PUT    /v1/vms/{id}/app             App -> VM      new compose / env; takes effect at the next start
 //	PUT    /v1/vms/{id}/resources       Resources -> VM
 //	PUT    /v1/vms/{id}/image           ImageChoice -> VM   takes effect at the next start
+//	POST   /v1/vms/{id}/update          UpdateRequest -> VM  pull, switch, roll back on failure; watch LastUpdate
 //	POST   /v1/vms/{id}/start|stop|restart   -> VM     returns at once; watch State
 //	DELETE /v1/vms/{id}?volumes=keep|delete  -> {}
-//	GET    /v1/vms/{id}/events          -> []Event
-//	GET    /v1/vms/{id}/serial?tail=N&follow=bool -> text stream (console of the guest agent)
+//	GET    /v1/vms/{id}/events?after=SEQ&limit=N -> []Event; with follow=true an SSE stream
+//	GET    /v1/vms/{id}/boots           -> []Boot, oldest first
+//	GET    /v1/vms/{id}/serial?channel=serial|stdout|stderr&tail=N&since=&until=&follow=&ansi=&timestamps= -> text stream
 //	GET    /v1/vms/{id}/guest/info      -> guestapi.AppInfo      (proxied to the guest)
 //	GET    /v1/vms/{id}/guest/containers-> guestapi.Containers
 //	GET    /v1/vms/{id}/guest/logs/{container}?... -> as the guest's /logs
@@ -159,6 +161,11 @@ type VM struct {
 	ReadyAt      time.Time `json:"ready_at,omitzero"`
 	Restarts     int       `json:"restarts"`
 	Boots        int       `json:"boots"`
+	// Generation moves with each order and each change of the spec; it is the ETag.
+	Generation int64 `json:"generation"`
+	// Deleting: removal was ordered and goes on.
+	Deleting   bool    `json:"deleting,omitempty"`
+	LastUpdate *Update `json:"last_update,omitempty"`
 }
 
 // VMError is why a VM is not running; Reason is kmsapi's word when the KMS refused.
