@@ -107,7 +107,7 @@ func (m *VMM) node(r *http.Request) vmmapi.Node {
 	d := m.refresh(r.Context())
 	return vmmapi.Node{
 		ID: m.cfg.Node.ID, Name: m.cfg.Node.Name, Region: m.cfg.Node.Region, Driver: d.Name, Simulated: d.Simulated,
-		DeviceID: d.DeviceID, Capacity: m.pool.Capacity(), Used: m.pool.Used(), Warnings: d.Warnings,
+		DeviceID: d.DeviceID, Capacity: m.pool.Capacity().Resources, Used: m.pool.Used(), Warnings: d.Warnings,
 	}
 }
 

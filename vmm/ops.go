@@ -35,10 +35,10 @@ func (m *VMM) put(s vmmapi.Spec) (vmmapi.VM, error) {
 	if _, err := m.image(s.Image); err != nil {
 		return vmmapi.VM{}, err
 	}
-	if err := m.pool.Set(s.ID, vmmapi.Resources{DiskMiB: s.Resources.DiskMiB}); err != nil {
+	v := m.newVM(record{Created: sum, VM: vmmapi.VM{Spec: s, State: vmmapi.StateCreated, Desired: stopped}})
+	if err := v.reserve(v.rec); err != nil {
 		return vmmapi.VM{}, err
 	}
-	v := m.newVM(record{Created: sum, VM: vmmapi.VM{Spec: s, State: vmmapi.StateCreated, Desired: stopped}})
 	if err := m.store.save(&v.rec); err != nil {
 		m.pool.Release(s.ID)
 		return vmmapi.VM{}, err
@@ -113,7 +113,7 @@ func (m *VMM) putResources(ctx context.Context, t target, res vmmapi.Resources) 
 		}
 		next := v.rec
 		next.VM.Spec.Resources = res
-		if err := m.pool.Set(v.id(), held(&next)); err != nil {
+		if err := v.reserve(next); err != nil {
 			return err
 		}
 		v.changeLocked("resized", "the size changed; it takes effect at the next start", func(r *record) { r.VM.Spec.Resources = res })
@@ -164,7 +164,9 @@ func (m *VMM) restart(ctx context.Context, t target) (vmmapi.VM, error) {
 
 // order makes the VM wanted, with a clean record of failures.
 func (v *vm) order(kind string, again bool) error {
-	if err := v.m.pool.Set(v.rec.VM.Spec.ID, v.rec.VM.Spec.Resources); err != nil {
+	next := v.rec
+	next.VM.Desired, next.VM.State = running, vmmapi.StateStarting
+	if err := v.reserve(next); err != nil {
 		return err
 	}
 	v.changeLocked(kind, kind+" requested", func(r *record) {

@@ -34,6 +34,7 @@ type record struct {
 	Deleting  bool  `json:"deleting,omitempty"`
 	KeepState bool  `json:"keep_state,omitempty"`
 	EventSeq  int64 `json:"event_seq"`
+	Place     place `json:"place,omitzero"`
 	// Update is set while an update is under way: what it changes, and what to go back to.
 	Update *pendingUpdate `json:"update,omitempty"`
 	// History holds the newest boots, oldest first.

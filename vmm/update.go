@@ -145,7 +145,7 @@ func (v *vm) beginUpdate(u *pendingUpdate) error {
 	}
 	wanted := v.rec
 	wanted.Update = u
-	if err := v.m.pool.Set(v.id(), held(&wanted)); err != nil {
+	if err := v.reserve(wanted); err != nil {
 		return err
 	}
 	note := &vmmapi.Update{Phase: vmmapi.UpdatePreparing, ComposeHash: doc.Hash(), Image: u.Next.Image, Resources: u.Next.Resources, RequestedAt: v.m.now().UTC()}

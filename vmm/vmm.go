@@ -84,14 +84,14 @@ func New(cfg Config) (*VMM, error) {
 	if cfg.Wrap != nil {
 		m.driver = cfg.Wrap(m.driver)
 	}
-	m.pool = pool.New(cfg.capacity())
+	m.pool = pool.New(pool.Capacity{Resources: cfg.capacity()}, nil)
 	records, err := m.store.load()
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range records {
 		m.vms[r.VM.Spec.ID] = m.newVM(r)
-		m.pool.Force(r.VM.Spec.ID, held(&r))
+		m.hold(&r)
 	}
 	return m, nil
 }
@@ -247,12 +247,10 @@ func held(r *record) vmmapi.Resources {
 }
 
 // hold takes what a VM occupies now, which is never more than it was promised.
-func (m *VMM) hold(r *record) { m.pool.Force(r.VM.Spec.ID, held(r)) }
+func (m *VMM) hold(r *record) { m.pool.Force(r.VM.Spec.ID, claim(r), r.Place.Grant) }
 
-// releaseCompute gives back CPU and memory. Holding less never fails.
-func (m *VMM) releaseCompute(r *record) {
-	m.pool.Force(r.VM.Spec.ID, vmmapi.Resources{DiskMiB: r.VM.Spec.Resources.DiskMiB})
-}
+// releaseCompute gives back what a VM that does not run needs not.
+func (m *VMM) releaseCompute(r *record) { m.pool.Shrink(r.VM.Spec.ID) }
 
 func (m *VMM) forget(id string) {
 	m.mu.Lock()
