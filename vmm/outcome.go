@@ -179,9 +179,16 @@ func crash(e machine.Exit, ready bool, progress string) *vmmapi.VMError {
 
 // notify handles what the guest says. It is untrusted: it changes what is shown
 // about this VM and nothing else.
-func (v *vm) notify(n guestapi.Notify) error {
+func (v *vm) notify(boot int, n guestapi.Notify) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if boot != v.rec.VM.Boots {
+		return cvm.Errorf(cvm.Conflict, "this is boot %d, the message is of boot %d", v.rec.VM.Boots, boot).WithReason("old-boot")
+	}
+	return v.heard(n)
+}
+
+func (v *vm) heard(n guestapi.Notify) error {
 	defer v.poke()
 	if v.inst == nil && !v.launching {
 		v.late(n)
@@ -231,14 +238,21 @@ func (v *vm) ready(message string) {
 		v.changeLocked("ready", orWord(message, "ready"), func(*record) {})
 		return
 	}
+	confirmed := false
 	v.changeLocked("ready", orWord(message, "ready"), func(r *record) {
 		r.bootReady(v.m.now().UTC())
 		r.VM.ReadyAt, r.VM.Error, r.BootFailed, r.Served = v.m.now().UTC(), nil, false, true
 		if r.VM.Desired == running {
 			r.VM.State, r.VM.BootProgress = vmmapi.StateRunning, ""
 		}
+		if confirmed = r.updating(vmmapi.UpdateBooting); confirmed { // in the same write: nobody asks a second time
+			r.endUpdate(vmmapi.UpdateDone, nil, r.VM.ReadyAt)
+		}
 	})
-	v.confirmed()
+	if confirmed {
+		v.changeLocked("update.done", "the new version is ready", func(*record) {})
+		v.m.hold(&v.rec)
+	}
 }
 
 func (v *vm) bootError(payload string) {
@@ -366,7 +380,7 @@ func (v *vm) catchUp(ctx context.Context, inst machine.Instance) {
 			}
 			var b guestapi.Boot
 			if err := v.m.guestCall(ctx, inst, http.MethodGet, "/v1/boot", &b); err == nil {
-				v.caughtUp(b)
+				v.caughtUp(inst, b)
 				return
 			}
 			if run.Pause(ctx, delay) != nil {
@@ -376,15 +390,21 @@ func (v *vm) catchUp(ctx context.Context, inst machine.Instance) {
 	})
 }
 
-func (v *vm) caughtUp(b guestapi.Boot) {
+// caughtUp takes the guest's answer, unless another machine runs by now.
+func (v *vm) caughtUp(inst machine.Instance, b guestapi.Boot) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.inst != inst {
+		return
+	}
 	if b.Instance != "" {
-		_ = v.notify(guestapi.Notify{Event: "instance.info", Payload: b.Instance})
+		_ = v.heard(guestapi.Notify{Event: "instance.info", Payload: b.Instance})
 	}
 	if b.Progress != "" {
-		_ = v.notify(guestapi.Notify{Event: "boot.progress", Payload: b.Progress})
+		_ = v.heard(guestapi.Notify{Event: "boot.progress", Payload: b.Progress})
 	}
 	if b.Ready {
-		_ = v.notify(guestapi.Notify{Event: "ready"})
+		_ = v.heard(guestapi.Notify{Event: "ready"})
 	}
 }
 

@@ -259,15 +259,6 @@ func (v *vm) cancelUpdate() {
 	v.m.hold(&v.rec)
 }
 
-// confirmed: the new version was ready.
-func (v *vm) confirmed() {
-	if !v.rec.updating(vmmapi.UpdateBooting) {
-		return
-	}
-	v.changeLocked("update.done", "the new version is ready", func(r *record) { r.endUpdate(vmmapi.UpdateDone, nil, v.m.now().UTC()) })
-	v.m.hold(&v.rec)
-}
-
 // tendUpdate moves an update on; left is when to look again (0: nothing to wait for).
 func (v *vm) tendUpdate(ctx context.Context, inst machine.Instance) (left time.Duration) {
 	v.prepare(ctx, inst)

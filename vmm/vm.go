@@ -191,6 +191,9 @@ func (v *vm) launch(ctx context.Context) time.Duration {
 			u.Launched, r.Update = true, &u
 		}
 	})
+	if ctx.Err() != nil { // killed before the machine was made: the next VMM makes it
+		return 0
+	}
 	v.setLaunching(true)
 	inst, err := v.doLaunch(ctx)
 	if ctx.Err() != nil { // the VMM stops: the next one looks what is there
@@ -276,16 +279,17 @@ func (v *vm) started(ctx context.Context, inst machine.Instance) {
 	})
 }
 
-// serveHost makes the host API's socket, once per VM and VMM.
+// serveHost makes the host API's socket, once per boot: a word of the machine
+// before must not count for this one.
 func (v *vm) serveHost(ctx context.Context) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.host != nil {
-		return nil
-	}
+	v.closeHostLocked()
+	boot := v.rec.VM.Boots
 	h, err := hostapi.New(hostapi.Config{
 		Path: filepath.Join(v.m.runDir(v.rec.VM.Spec.ID), filepath.Base(guestapi.HostSock)),
-		Name: v.rec.VM.Spec.Name, Notify: v.notify, Log: v.log,
+		Name: v.rec.VM.Spec.Name, Log: v.log,
+		Notify: func(n guestapi.Notify) error { return v.notify(boot, n) },
 	})
 	if err != nil {
 		return err
@@ -302,6 +306,10 @@ func (v *vm) serveHost(ctx context.Context) error {
 func (v *vm) closeHost() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.closeHostLocked()
+}
+
+func (v *vm) closeHostLocked() {
 	if v.host != nil {
 		_ = v.host.Close()
 		v.host = nil

@@ -29,6 +29,7 @@ import (
 	"github.com/confidential-cloud/phala/vmm/container"
 	"github.com/confidential-cloud/phala/vmm/dry"
 	"github.com/confidential-cloud/phala/vmm/image"
+	"github.com/confidential-cloud/phala/vmm/image/oci"
 	"github.com/confidential-cloud/phala/vmm/machine"
 	"github.com/confidential-cloud/phala/vmm/pool"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
@@ -41,6 +42,8 @@ type VMM struct {
 	store  store
 	driver machine.Driver
 	pool   *pool.Pool
+	puller *oci.Puller
+	drain  *drain
 	tokens map[[32]byte]caller // by sha256
 	tls    *tls.Config         // nil: plain HTTP
 	ready  chan struct{}
@@ -83,6 +86,12 @@ func New(cfg Config) (*VMM, error) {
 	}
 	if cfg.Wrap != nil {
 		m.driver = cfg.Wrap(m.driver)
+	}
+	if m.puller, err = cfg.ImageRegistry.puller(cfg.ImagesDir, cfg.Log); err != nil {
+		return nil, err
+	}
+	if m.drain, err = openDrain(cfg.Dir); err != nil {
+		return nil, err
 	}
 	m.pool = pool.New(pool.Capacity{Resources: cfg.capacity()}, nil)
 	records, err := m.store.load()
@@ -137,12 +146,21 @@ func (m *VMM) Run(ctx context.Context) error {
 	m.mu.Unlock()
 	srv := &http.Server{Handler: m.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return loops }}
-	closed := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer closed()
+	ended := make(chan struct{})
+	closing := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = srv.Shutdown(grace) // calls that write a record are not cut off
+		_ = srv.Close()
+	})
 	m.log.Info("VMM listens", "address", m.addr, "driver", m.desc.Name)
 	close(m.ready)
 	err = srv.Serve(ln)
 	stop()
+	if !closing() {
+		<-ended
+	}
 	m.wg.Wait()
 	if m.cfg.StopOnExit {
 		m.stopAll(context.WithoutCancel(ctx))

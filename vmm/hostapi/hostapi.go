@@ -94,9 +94,18 @@ func New(cfg Config) (*Server, error) {
 
 // Run serves until ctx ends; the socket is gone afterwards.
 func (s *Server) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.http.Close() })
-	defer stop()
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		_ = s.http.Shutdown(grace) // a message that is being handled is not cut off
+		_ = s.http.Close()
+	})
 	err := s.http.Serve(s.ln)
+	if !stop() {
+		<-ended
+	}
 	if ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
