@@ -47,9 +47,8 @@ require (
 	github.com/riverqueue/river/rivertype v0.31.0 // the same, its types
 	github.com/rogpeppe/go-internal v1.14.1 // testscript for the CLI's tests
 	github.com/spf13/cobra v1.10.2 // command lines
-	github.com/vishvananda/netlink v1.3.1 // guest-agent/netplane: addresses and routes
+	github.com/vishvananda/netlink v1.3.1 // guest-agent, vmm/netplane: links, addresses, routes, taps
 	github.com/vmihailenco/msgpack/v5 v5.3.5 // attest: evidence encoding V1; ratls: APP_INFO
-	github.com/vishvananda/netlink v1.3.1 // vmm/netplane: taps, bridges, queues of the kernel
 	go.uber.org/zap v1.28.0 // the logger certmagic wants
 	go.yaml.in/yaml/v4 v4.0.0-rc.4 // internal/composefile: positions (the parser compose-go uses)
 	golang.org/x/crypto v0.58.0 // keccak, HKDF, boxes, OCSP
@@ -140,6 +139,7 @@ require (
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/jackpal/go-nat-pmp v1.0.2 // indirect
+	github.com/josharian/native v1.1.0 // indirect
 	github.com/klauspost/compress v1.20.1 // indirect
 	github.com/klauspost/cpuid/v2 v2.4.0 // indirect
 	github.com/kr/pretty v0.3.1 // indirect
@@ -165,6 +165,7 @@ require (
 	github.com/olekukonko/tablewriter v0.0.5 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.1 // indirect
+	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/pion/dtls/v2 v2.2.7 // indirect
 	github.com/pion/logging v0.2.2 // indirect
 	github.com/pion/stun/v2 v2.0.0 // indirect
@@ -193,6 +194,7 @@ require (
 	github.com/tidwall/sjson v1.2.5 // indirect
 	github.com/tklauser/go-sysconf v0.3.12 // indirect
 	github.com/tklauser/numcpus v0.6.1 // indirect
+	github.com/u-root/uio v0.0.0-20230220225925-ffce2a382923 // indirect
 	github.com/urfave/cli/v2 v2.27.5 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
 	github.com/vmihailenco/tagparser/v2 v2.0.0 // indirect
