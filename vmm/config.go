@@ -56,6 +56,8 @@ type Config struct {
 	DockerRegistry     string   `toml:"docker_registry"`
 	InsecureRegistries []string `toml:"insecure_registries"`
 	PCCSURL            string   `toml:"pccs_url"`
+	// ImageRegistry says which guest images may be pulled.
+	ImageRegistry ImageRegistry `toml:"image_registry"`
 
 	Node   Node   `toml:"node"`
 	Limits Limits `toml:"limits"`
@@ -148,6 +150,7 @@ func (c *Config) Validate() error {
 		bad("driver %q: want container or dry", c.Driver)
 	}
 	errs = append(errs, c.validateRegistries()...)
+	errs = append(errs, c.ImageRegistry.validate()...)
 	errs = append(errs, c.TLS.validate()...)
 	if c.StopGrace <= 0 || c.BackOff <= 0 || c.BackOffMax < c.BackOff {
 		bad("stop_grace and back_off must be positive, back_off_max not below back_off")

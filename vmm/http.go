@@ -29,6 +29,8 @@ func (m *VMM) handler() http.Handler {
 	r.Get("/v1/images", rpc.Handle(func(*http.Request, none) ([]vmmapi.Image, error) { return m.images(), nil }))
 	r.Get("/v1/vms", rpc.Handle(func(*http.Request, none) ([]vmmapi.VM, error) { return m.list(), nil }))
 	m.vmRoutes(r)
+	m.imageRoutes(r)
+	m.drainRoutes(r)
 	r.Get("/v1/vms/{id}/events", m.getEvents)
 	r.Get("/v1/vms/{id}/boots", rpc.Handle(func(r *http.Request, _ none) ([]vmmapi.Boot, error) { return m.boots(id(r)) }))
 	r.Get("/v1/vms/{id}/serial", m.serial)
@@ -108,6 +110,7 @@ func (m *VMM) node(r *http.Request) vmmapi.Node {
 	return vmmapi.Node{
 		ID: m.cfg.Node.ID, Name: m.cfg.Node.Name, Region: m.cfg.Node.Region, Driver: d.Name, Simulated: d.Simulated,
 		DeviceID: d.DeviceID, Capacity: m.pool.Capacity().Resources, Used: m.pool.Used(), Warnings: d.Warnings,
+		Draining: m.drain.state().Draining,
 	}
 }
 

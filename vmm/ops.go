@@ -29,6 +29,9 @@ func (m *VMM) put(s vmmapi.Spec) (vmmapi.VM, error) {
 		}
 		return v.rec.VM, nil
 	}
+	if err := m.drain.admits(); err != nil {
+		return vmmapi.VM{}, err
+	}
 	if len(m.vms) >= m.cfg.Limits.MaxVMs {
 		return vmmapi.VM{}, cvm.Errorf(cvm.Exhausted, "this node has its %d VMs", m.cfg.Limits.MaxVMs).WithReason("node-full")
 	}
@@ -164,6 +167,9 @@ func (m *VMM) restart(ctx context.Context, t target) (vmmapi.VM, error) {
 
 // order makes the VM wanted, with a clean record of failures.
 func (v *vm) order(kind string, again bool) error {
+	if err := v.m.drain.mayStart(v.m.now()); err != nil {
+		return err
+	}
 	next := v.rec
 	next.VM.Desired, next.VM.State = running, vmmapi.StateStarting
 	if err := v.reserve(next); err != nil {

@@ -144,6 +144,7 @@ func (m *VMM) Run(ctx context.Context) error {
 		m.wg.Go(func() { v.loop(loops) })
 	}
 	m.mu.Unlock()
+	m.wg.Go(func() { m.drainLoop(loops) })
 	srv := &http.Server{Handler: m.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return loops }}
 	ended := make(chan struct{})
@@ -162,6 +163,7 @@ func (m *VMM) Run(ctx context.Context) error {
 		<-ended
 	}
 	m.wg.Wait()
+	m.puller.Close()
 	if m.cfg.StopOnExit {
 		m.stopAll(context.WithoutCancel(ctx))
 	}

@@ -55,6 +55,7 @@ type Node struct {
 	Capacity  Resources    `json:"capacity"`
 	Used      Resources    `json:"used"`
 	Warnings  []string     `json:"warnings,omitempty"`
+	Draining  bool         `json:"draining,omitempty"` // takes no new VMs
 }
 
 // Resources of a VM or node. Memory and disk in MiB, CPU in virtual CPUs.
