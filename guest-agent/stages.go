@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/boot"
 	"github.com/confidential-cloud/phala/guest-agent/compose"
@@ -168,6 +169,13 @@ func (a *Agent) serve(ctx context.Context, s *boot.State) error {
 			return err
 		}
 		b.Containers = a.engine
+		login, err := secrets.LoginOf(s.Env)
+		if err != nil {
+			return err
+		}
+		b.Prepare = func(ctx context.Context, doc *appcompose.Document, tell func(guestapi.PullProgress)) error {
+			return a.engine.Prepare(ctx, doc, login, tell)
+		}
 	}
 	if err := a.keepLease(ctx, s); err != nil {
 		return err
@@ -325,7 +333,8 @@ func (a *Agent) startContainers(ctx context.Context, s *boot.State) error {
 	if err := a.engine.StartDaemon(ctx); err != nil {
 		return err
 	}
-	err = a.engine.Up(ctx, compose.App{Compose: s.App.DockerComposeFile, PreLaunch: s.App.PreLaunchScript, Env: s.Env, Login: login})
+	err = a.engine.Up(ctx, compose.App{Compose: s.App.DockerComposeFile, PreLaunch: s.App.PreLaunchScript, Env: s.Env, Login: login,
+		Policy: s.App.SocketPolicy, Sockets: a.serviceSockets(ctx), Progress: a.tellPull(ctx), Uses: a.tellImages(ctx)})
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -12,18 +12,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/client"
 
+	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/guest-agent/secrets"
 	"github.com/confidential-cloud/phala/keys"
 )
@@ -60,6 +65,10 @@ type Engine struct {
 	cli  *client.Client
 	proc *daemon
 	kept map[string]string // container id -> restart policy before this boot
+
+	preparing sync.Mutex // one preparation at a time
+	mu        sync.Mutex
+	uses      []guestapi.ImageUse
 }
 
 // New makes a client; it starts nothing.
@@ -77,6 +86,13 @@ type App struct {
 	PreLaunch string // shell script run before it; "" none
 	Env       []keys.EnvVar
 	Login     *secrets.Login
+	// Policy limits what services may ask the guest agent for; Sockets enforces it.
+	Policy  *appcompose.SocketPolicy
+	Sockets Sockets
+	// Progress is told how far the pulls are; nil for nobody.
+	Progress Progress
+	// Uses is told how the images are named, before any is pulled; nil for nobody.
+	Uses func([]guestapi.ImageUse)
 }
 
 // Up starts the app, or leaves nothing of it running.
@@ -105,10 +121,69 @@ func (e *Engine) up(ctx context.Context, a App) error {
 			return err
 		}
 	}
+	if err := e.fetch(ctx, a); err != nil {
+		return err
+	}
 	return e.compose(ctx, a.Env, "up", "-d", "--remove-orphans", "--quiet-pull")
 }
 
-func (e *Engine) composeFile() string { return filepath.Join(e.cfg.WorkDir, "docker-compose.yaml") }
+// fetch reads the file as Compose does, gives limited services their own sockets and
+// pulls what is missing.
+func (e *Engine) fetch(ctx context.Context, a App) error {
+	m, err := e.resolve(ctx, a.Env, e.cfg.WorkDir, e.composeFile())
+	if err != nil {
+		return err
+	}
+	override, err := e.isolate(m, a.Policy, a.Sockets)
+	if err != nil {
+		return err
+	}
+	if err := e.writeOverride(override); err != nil {
+		return err
+	}
+	uses := m.report()
+	e.mu.Lock()
+	e.uses = uses
+	e.mu.Unlock()
+	if a.Uses != nil {
+		a.Uses(uses)
+	}
+	need, err := e.missing(ctx, m.images(), true)
+	if err != nil {
+		return err
+	}
+	for _, w := range need {
+		if err := e.pull(ctx, w, a.Login, a.Progress); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) writeOverride(b []byte) error {
+	if b == nil {
+		if err := os.Remove(e.overrideFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return os.WriteFile(e.overrideFile(), b, 0o600)
+}
+
+// Images is how the app's images are named: by content, or by a tag that a registry
+// may move. Empty before the app was read.
+func (e *Engine) Images() []guestapi.ImageUse {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.uses)
+}
+
+// overrideName is the file that gives limited services their own sockets.
+const overrideName = "socket-policy.json"
+
+func (e *Engine) now() time.Time       { return time.Now() }
+func (e *Engine) overrideFile() string { return filepath.Join(e.cfg.WorkDir, overrideName) }
+func (e *Engine) composeFile() string  { return filepath.Join(e.cfg.WorkDir, "docker-compose.yaml") }
 func (e *Engine) configDir() string   { return filepath.Join(e.cfg.WorkDir, ".docker") }
 func (e *Engine) seconds() string     { return fmt.Sprint(int(e.cfg.StopTimeout / time.Second)) }
 
@@ -153,8 +228,11 @@ func (e *Engine) Script(ctx context.Context, name, text string, env []keys.EnvVa
 }
 
 func (e *Engine) compose(ctx context.Context, env []keys.EnvVar, args ...string) error {
-	all := append([]string{"compose", "--ansi", "never", "--project-name", e.cfg.Project, "--project-directory", e.cfg.WorkDir, "--file", e.composeFile()}, args...)
-	out, err := e.command(ctx, env, e.cfg.CLI, all...)
+	all := []string{"compose", "--ansi", "never", "--project-name", e.cfg.Project, "--project-directory", e.cfg.WorkDir, "--file", e.composeFile()}
+	if _, err := os.Stat(e.overrideFile()); err == nil {
+		all = append(all, "--file", e.overrideFile())
+	}
+	out, err := e.command(ctx, env, e.cfg.CLI, append(all, args...)...)
 	if err != nil {
 		return cvm.Errorf(cvm.Invalid, "docker compose %s: %w: %s", args[0], err, out).WithReason(ReasonUp)
 	}
@@ -162,22 +240,30 @@ func (e *Engine) compose(ctx context.Context, env []keys.EnvVar, args ...string)
 }
 
 // command runs a program with the app's environment and returns the end of its
-// output, redacted. Our own variables win over the app's.
+// output, redacted.
 func (e *Engine) command(ctx context.Context, env []keys.EnvVar, name string, args ...string) (string, error) {
+	out := &tail{max: 4 << 10}
+	err := e.run(ctx, env, out, out, name, args...)
+	return redact(out.String(), env), err
+}
+
+// run runs a program with the app's environment. Our own variables win over the
+// app's; Compose fetches no compose file from elsewhere.
+func (e *Engine) run(ctx context.Context, env []keys.EnvVar, stdout, stderr io.Writer, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = e.cfg.WorkDir
 	cmd.Env = append(secrets.Environ(env),
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
+		"COMPOSE_EXPERIMENTAL_GIT_REMOTE=false", "COMPOSE_EXPERIMENTAL_OCI_REMOTE=false",
 		"DOCKER_HOST=unix://"+e.cfg.Sock, "DOCKER_CONFIG="+e.configDir())
-	out := &tail{max: 4 << 10}
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	err := cmd.Run()
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return redact(out.String(), env), err
+	return err
 }
 
 // Stop stops the containers, by force after grace, and keeps them.

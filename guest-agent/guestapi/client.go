@@ -3,10 +3,12 @@ package guestapi
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
 
+	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/rpc"
 )
 
@@ -18,6 +20,7 @@ const (
 	PathGuestProof = "/v1/evidence"
 	PathLogs       = "/v1/logs/" // + container name or id
 	PathShutdown   = "/v1/shutdown"
+	PathPrepare    = "/v1/prepare"
 )
 
 // Client is the host's side of the guest API. What it returns was written by the
@@ -60,6 +63,37 @@ func (g *Client) Logs(ctx context.Context, container string, q url.Values) (io.R
 	c.HTTP = &h
 	return c.Stream(ctx, http.MethodGet, PathLogs+url.PathEscape(container)+"?"+q.Encode(), nil)
 }
+
+// Prepare has the guest pull what another app-compose would run, and tells how far
+// it is. It returns when everything is there; ctx bounds it. What runs is not changed.
+func (g *Client) Prepare(ctx context.Context, appCompose string, tell func(PullProgress)) error {
+	c := g.c
+	h := *g.c.HTTP
+	h.Timeout = 0
+	c.HTTP = &h
+	rd, err := c.Stream(ctx, http.MethodPost, PathPrepare, PrepareRequest{appCompose})
+	if err != nil {
+		return err
+	}
+	defer rd.Close()
+	dec := json.NewDecoder(io.LimitReader(rd, maxPrepareAnswer))
+	for {
+		var p PullProgress
+		if err := dec.Decode(&p); err != nil {
+			return cvm.Errorf(cvm.Unavailable, "guest: prepare ended without a result: %w", err)
+		}
+		switch p.State {
+		case "ready":
+			return nil
+		case "failed":
+			return cvm.Errorf(cvm.Precondition, "guest: prepare: %s", p.Error).WithReason(p.Reason).WithFix(p.Fix)
+		}
+		tell(p)
+	}
+}
+
+// maxPrepareAnswer bounds what a guest may say during one preparation, in bytes.
+const maxPrepareAnswer = 16 << 20
 
 // Shutdown asks the guest to stop its containers and exit; it returns at once.
 func (g *Client) Shutdown(ctx context.Context) error {

@@ -15,8 +15,9 @@ import (
 
 // Paths of our extension of dstack.sock.
 const (
-	PathEvidence = "/v1/Evidence"
-	PathKMS      = "/v1/KMS"
+	PathEvidence    = "/v1/Evidence"
+	PathKMS         = "/v1/KMS"
+	PathKeyRequests = "/v1/KeyRequests"
 )
 
 // Hex is bytes on the reference's JSON wire: lowercase hex, "" when empty; on

@@ -59,8 +59,38 @@ const (
 //	GET  /v1/evidence?nonce=hex -> Evidence
 //	GET  /v1/logs/{container}?since&until&tail&follow&timestamps&text -> as the reference's /logs
 //	POST /v1/shutdown           -> {}   stops compose, unmounts, exits
+//	POST /v1/prepare {"app_compose":"..."} -> lines of PullProgress (NDJSON), the last one
+//	     with state "ready" or with an error; pulls what the document would run, changes
+//	     nothing that runs
 type Containers struct {
 	Containers []Container `json:"containers"`
+	Images     []ImageUse  `json:"images,omitempty"` // of the compose file, by service
+}
+
+// ImageUse says how a service names its image.
+type ImageUse struct {
+	Service string `json:"service"`
+	Image   string `json:"image"`
+	Pinned  bool   `json:"pinned"`          // by digest: part of the measurement
+	Built   bool   `json:"built,omitempty"` // built in the guest
+}
+
+// PrepareRequest is what POST /v1/prepare takes: the exact bytes of an app-compose.
+type PrepareRequest struct {
+	AppCompose string `json:"app_compose"`
+}
+
+// PullProgress is one line of a pull. State is pulling, done, depends-on-environment,
+// and at the end ready, or failed with the other three. Done and Total are bytes of
+// the layers announced so far: Total grows.
+type PullProgress struct {
+	Image  string `json:"image,omitempty"`
+	State  string `json:"state"`
+	Done   int64  `json:"done"`
+	Total  int64  `json:"total"`
+	Error  string `json:"error,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	Fix    string `json:"fix,omitempty"`
 }
 
 // Boot is how far the present boot came: what a VMM that was away has missed.
@@ -136,9 +166,22 @@ func ReportDataEvidence(nonce, bound []byte) [64]byte {
 //
 //	POST /v1/Evidence {"nonce":base64,"bound":base64} -> Evidence
 //	GET  /v1/KMS -> KMSInfo
+//	GET  /v1/KeyRequests -> []KeyRequests
 type EvidenceRequest struct {
 	Nonce []byte `json:"nonce"`
 	Bound []byte `json:"bound"`
+}
+
+// KeyRequests counts what a service asked its socket for since the boot. Service is
+// "" where services share a socket; Path is the rule of the socket policy that
+// covered the path; Path and Purpose are "other" where the policy does not name them.
+type KeyRequests struct {
+	Service string `json:"service"`
+	Method  string `json:"method"`
+	Path    string `json:"path"`
+	Purpose string `json:"purpose"`
+	Outcome string `json:"outcome"` // ok, refused, error
+	Count   uint64 `json:"count"`
 }
 
 // KMSInfo is what the guest learned over its pinned KMS channel.
@@ -154,7 +197,8 @@ type KMSInfo struct {
 
 // Notify is a guest -> host message. Events: boot.progress (text "3/9 requesting
 // keys"), boot.error (JSON of vmmapi.VMError), instance.info (JSON of
-// .instance_info), ready, shutdown.progress.
+// .instance_info), ready, shutdown.progress, images (JSON of []ImageUse: a warning
+// where one is not pinned).
 type Notify struct {
 	Event   string `json:"event"`
 	Payload string `json:"payload"`

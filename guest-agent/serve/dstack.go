@@ -30,10 +30,18 @@ const (
 // gpuEvidence is where the image leaves the GPU's boot-time evidence.
 const gpuEvidence = "/run/nvidia-gpu-attestation/attestation.out"
 
-// Dstack is dstack.sock.
-func (b *Backend) Dstack() http.Handler {
+// Dstack is dstack.sock as every service shares it.
+func (b *Backend) Dstack() http.Handler { return b.anyone().dstack() }
+
+func (c *caller) dstack() http.Handler {
+	b := c.b
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+guestapi.PathEvidence, rpc.Handle(func(r *http.Request, q guestapi.EvidenceRequest) (guestapi.Evidence, error) {
+		a := ask{method: "Evidence", quote: true}
+		if _, err := c.may(a); err != nil {
+			b.count(c, a, "", outcomeRefused)
+			return guestapi.Evidence{}, err
+		}
 		return b.PublicEvidence(r.Context(), q.Nonce, q.Bound)
 	}))
 	mux.HandleFunc("GET "+guestapi.PathKMS, rpc.Handle(func(*http.Request, struct{}) (guestapi.KMSInfo, error) {
@@ -42,10 +50,18 @@ func (b *Backend) Dstack() http.Handler {
 		}
 		return b.KMS, nil
 	}))
+	mux.HandleFunc("GET "+guestapi.PathKeyRequests, rpc.Handle(func(*http.Request, struct{}) ([]guestapi.KeyRequests, error) {
+		return b.Requests(), nil
+	}))
 	mux.HandleFunc("/", prpc("/prpc", "DstackGuest.", map[string]method{
-		"Info": noArgs(b.Info), "Version": noArgs(b.version), "GpuInfo": noArgs(b.gpuInfo),
-		"GetTlsKey": unary(b.getTLSKey), "GetKey": unary(b.getKey), "GetQuote": unary(b.getQuote),
-		"Attest": unary(b.attest), "Sign": unary(b.sign), "Verify": unary(b.verify),
+		"Info": noArgs(b.Info), "Version": noArgs(b.version), "GpuInfo": noArgs(b.gpuInfo), "Verify": unary(b.verify),
+		"GetTlsKey": guard(c, func(r guestapi.TLSKeyRequest) ask { return ask{method: "GetTlsKey", tls: true, quote: r.RATLS} }, b.getTLSKey),
+		"GetKey": guard(c, func(r guestapi.KeyRequest) ask {
+			return ask{method: "GetKey", key: true, path: r.Path, purpose: r.Purpose}
+		}, b.getKey),
+		"GetQuote": guard(c, asks[guestapi.QuoteRequest](ask{method: "GetQuote", quote: true}), b.getQuote),
+		"Attest":   guard(c, asks[guestapi.QuoteRequest](ask{method: "Attest", quote: true}), b.attest),
+		"Sign":     guard(c, asks[signRequest](ask{method: "Sign", sign: true}), b.sign),
 	}))
 	return mux
 }

@@ -31,6 +31,7 @@ func (g *Guest) Handler() http.Handler {
 	mux.HandleFunc("GET "+guestapi.PathContainers, up(g, func(b *Backend, r *http.Request) (c guestapi.Containers, err error) {
 		c.Containers = []guestapi.Container{}
 		if b.Containers != nil {
+			c.Images = b.Containers.Images()
 			c.Containers, err = b.Containers.Containers(r.Context())
 		}
 		return c, err
@@ -53,6 +54,7 @@ func (g *Guest) Handler() http.Handler {
 		}
 		b.publicLogs(w, r)
 	})
+	mux.HandleFunc("POST "+guestapi.PathPrepare, g.prepare)
 	return mux
 }
 

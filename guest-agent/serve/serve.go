@@ -35,6 +35,7 @@ import (
 type Containers interface {
 	Containers(ctx context.Context) ([]guestapi.Container, error)
 	Logs(ctx context.Context, w io.Writer, name string, o compose.LogOptions) error
+	Images() []guestapi.ImageUse
 }
 
 // Backend is what the answers are made of.
@@ -68,12 +69,23 @@ type Backend struct {
 
 	// Containers is nil for runner none.
 	Containers Containers
+	// Prepare pulls what another app-compose would run; nil for runner none.
+	Prepare func(ctx context.Context, doc *appcompose.Document, tell func(guestapi.PullProgress)) error
 	// DataDir is shown as the data disk.
 	DataDir string
 
 	mu   sync.Mutex
 	cert string // app_cert
 	regs *registers
+
+	asked counters
+}
+
+func (b *Backend) logger() *slog.Logger {
+	if b.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return b.Log
 }
 
 // Version and revision that the agent reports.

@@ -121,7 +121,7 @@ func (b *Backend) metrics(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	_, _ = w.Write(metricsText(SysInfo(b.DataDir)))
+	_, _ = w.Write(append(metricsText(SysInfo(b.DataDir)), requestMetrics(b.Requests())...))
 }
 
 func metricsText(s guestapi.SysInfo) []byte {

@@ -18,11 +18,22 @@ import (
 // defaultTag is the prefix of hashed report data when the caller names none.
 const defaultTag = "app-data"
 
-// Tappd is tappd.sock, the legacy socket.
-func (b *Backend) Tappd() http.Handler {
+// Tappd is tappd.sock, the legacy socket, as every service shares it.
+func (b *Backend) Tappd() http.Handler { return b.anyone().tappd() }
+
+func (c *caller) tappd() http.Handler {
+	b := c.b
 	return prpc("/prpc", "Tappd.", map[string]method{
-		"DeriveKey": unary(b.deriveKey), "DeriveK256Key": unary(b.deriveK256), "TdxQuote": unary(b.tdxQuote),
-		"RawQuote": unary(b.rawQuote), "Info": noArgs(b.Info), "Version": noArgs(b.version),
+		// A key of a path is the path's, whatever certificate comes with it.
+		"DeriveKey": guard(c, func(r deriveRequest) ask {
+			return ask{method: "DeriveKey", key: !r.RandomSeed, path: r.Path, tls: true, quote: r.RATLS}
+		}, b.deriveKey),
+		"DeriveK256Key": guard(c, func(r guestapi.KeyRequest) ask {
+			return ask{method: "DeriveK256Key", key: true, path: r.Path, purpose: r.Purpose}
+		}, b.deriveK256),
+		"TdxQuote": guard(c, asks[tdxQuoteRequest](ask{method: "TdxQuote", quote: true}), b.tdxQuote),
+		"RawQuote": guard(c, asks[guestapi.QuoteRequest](ask{method: "RawQuote", quote: true}), b.rawQuote),
+		"Info":     noArgs(b.Info), "Version": noArgs(b.version),
 	})
 }
 
