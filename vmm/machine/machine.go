@@ -53,6 +53,13 @@ type Description struct {
 	Simulated bool   // the TEE is simulated: proves nothing about hardware
 	DeviceID  cvm.DeviceID
 	Warnings  []string
+
+	// What of the driver is in vm_config (qemu only): how host-shared files reach the
+	// guest, QEMU's version where hardware measures what it builds, ACPI hot-plug.
+	Accel         string // tdx, snp, kvm, tcg
+	QEMUVersion   string
+	HostShareMode string
+	HotplugOff    bool
 }
 
 // Machine is what to run.
