@@ -21,6 +21,7 @@ import (
 	"github.com/confidential-cloud/phala/vmm/container"
 	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/machine"
+	"github.com/confidential-cloud/phala/vmm/qemu"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
@@ -44,8 +45,11 @@ type Config struct {
 	ImagesDir string `toml:"images_dir"`
 	// DefaultImage is used by specs that name none; "" is the only image there is.
 	DefaultImage string `toml:"default_image"`
-	// Driver runs the machines: "container" or "dry" (no machines; for API tests).
+	// Driver runs the machines: "qemu" (virtual machines), "container", or "dry" (no
+	// machines; for API tests).
 	Driver string `toml:"driver"`
+	// QEMU is for driver "qemu".
+	QEMU qemu.Options `toml:"qemu"`
 
 	DockerHost string            `toml:"docker_host"` // "" is the default socket
 	Network    container.Network `toml:"network"`
@@ -58,6 +62,8 @@ type Config struct {
 	PCCSURL            string   `toml:"pccs_url"`
 	// ImageRegistry says which guest images may be pulled.
 	ImageRegistry ImageRegistry `toml:"image_registry"`
+
+	Logs Logs `toml:"logs"`
 
 	Node   Node   `toml:"node"`
 	Limits Limits `toml:"limits"`
@@ -87,6 +93,12 @@ type Config struct {
 	Wrap func(machine.Driver) machine.Driver `toml:"-"`
 }
 
+// Logs bounds what is kept of each channel of a machine's output.
+type Logs struct {
+	MaxBytes int `toml:"max_bytes"` // of the present file; default 4 MiB
+	Keep     int `toml:"keep"`      // older files of that size; default 3
+}
+
 // Node says which host this is.
 type Node struct {
 	ID     string `toml:"id"` // default: the name
@@ -112,7 +124,7 @@ type Limits struct {
 // still have to be set.
 func Default() Config {
 	return Config{
-		Listen: "127.0.0.1:8720", Driver: "container", Network: container.DefaultNetwork(),
+		Listen: "127.0.0.1:8720", Driver: "container", Network: container.DefaultNetwork(), QEMU: qemu.DefaultOptions(),
 		Node:      Node{Name: "local", Region: "local"},
 		Limits:    Limits{MinMemoryMiB: 256, MinDiskMiB: 1024, MaxVMs: 1000},
 		StopGrace: config.Duration(guestapi.StopWithin), BackOff: config.Duration(3 * time.Second), BackOffMax: config.Duration(5 * time.Minute),
@@ -145,15 +157,23 @@ func (c *Config) Validate() error {
 		if c.TEESocket == "" && c.Machines == nil {
 			bad("tee_socket: needed by the container driver")
 		}
+	case "qemu":
+		errs = append(errs, c.QEMU.Validate())
+		if c.QEMU.AllowSimulated && c.TEESocket == "" && c.Machines == nil {
+			bad("tee_socket: needed when qemu.allow_simulated")
+		}
 	case "dry":
 	default:
-		bad("driver %q: want container or dry", c.Driver)
+		bad("driver %q: want qemu, container or dry", c.Driver)
 	}
 	errs = append(errs, c.validateRegistries()...)
 	errs = append(errs, c.ImageRegistry.validate()...)
 	errs = append(errs, c.TLS.validate()...)
 	if c.StopGrace <= 0 || c.BackOff <= 0 || c.BackOffMax < c.BackOff {
 		bad("stop_grace and back_off must be positive, back_off_max not below back_off")
+	}
+	if c.Logs.MaxBytes < 0 || c.Logs.Keep < 0 || c.Logs.MaxBytes > 1<<30 || c.Logs.Keep > 1000 {
+		bad("logs: max_bytes %d, keep %d: out of range", c.Logs.MaxBytes, c.Logs.Keep)
 	}
 	if c.PrepareWithin <= 0 || c.UpdateWithin <= 0 {
 		bad("prepare_within and update_within must be positive")

@@ -137,6 +137,7 @@ func (v *vm) exited(x exited) {
 		return // of a run that was already accounted for
 	}
 	v.inst = nil
+	v.endLogs()
 	r := &v.rec
 	r.endBoot(x.exit, v.m.now().UTC())
 	switch {
@@ -328,6 +329,10 @@ func (v *vm) adopt(ctx context.Context) {
 		if !alive { // its end was accounted for
 			v.mu.Lock()
 			v.last = inst
+			v.mu.Unlock()
+			v.keepLogs(ctx, inst)
+			v.mu.Lock()
+			v.endLogs()
 			v.mu.Unlock()
 			return
 		}

@@ -158,9 +158,9 @@ func (v *vm) beginUpdate(u *pendingUpdate) error {
 		})
 		return nil
 	}
-	same := string(u.Old.App.AppCompose) == string(u.Next.App.AppCompose)
+	ask := doc.Runner == appcompose.RunnerDockerCompose && string(u.Old.App.AppCompose) != string(u.Next.App.AppCompose)
 	v.changeLocked("update.requested", "update to compose "+doc.Hash().String(), func(r *record) { r.Update, r.VM.LastUpdate = u, note })
-	if same || v.inst == nil || v.rec.VM.State != vmmapi.StateRunning {
+	if !ask || v.inst == nil || v.rec.VM.State != vmmapi.StateRunning {
 		v.switchVersion() // there is nothing to pull, or nobody to ask
 	}
 	return nil

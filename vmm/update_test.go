@@ -82,13 +82,13 @@ func (x *versions) guest(m machine.Machine) http.Handler {
 			http.NotFound(w, r)
 			return
 		case strings.HasPrefix(name, "missing"):
-			_, _ = io.WriteString(w, `{"progress":"pulling web"}`+"\n"+`{"error":{"reason":"image-pull","message":"no such image"}}`+"\n")
+			_, _ = io.WriteString(w, `{"state":"pulling","image":"web"}`+"\n"+`{"state":"failed","reason":"image-pull","error":"no such image"}`+"\n")
 			return
 		case strings.HasPrefix(name, "broken"):
-			_, _ = io.WriteString(w, `{"progress":"pulling web"}`+"\n")
+			_, _ = io.WriteString(w, `{"state":"pulling","image":"web"}`+"\n")
 			return
 		case strings.HasPrefix(name, "slow"):
-			_, _ = io.WriteString(w, `{"progress":"pulling web 10 of 100 MB"}`+"\n")
+			_, _ = io.WriteString(w, `{"state":"pulling","image":"web","done":10000000,"total":100000000}`+"\n")
 			_ = http.NewResponseController(w).Flush()
 			select {
 			case <-x.hold:
@@ -96,7 +96,7 @@ func (x *versions) guest(m machine.Machine) http.Handler {
 				return
 			}
 		}
-		_, _ = io.WriteString(w, `{"done":true}`+"\n")
+		_, _ = io.WriteString(w, `{"state":"ready"}`+"\n")
 	})
 	mux.HandleFunc("GET /v1/boot", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, fmt.Sprintf(`{"progress":"10/10 containers","ready":%t}`, word(readShared(m)) != "hangs" && word(readShared(m)) != "denied"))

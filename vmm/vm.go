@@ -14,6 +14,7 @@ import (
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/vmm/hostapi"
+	"github.com/confidential-cloud/phala/vmm/logs"
 	"github.com/confidential-cloud/phala/vmm/machine"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
@@ -35,9 +36,10 @@ type vm struct {
 	host *hostapi.Server
 	// launching: the driver is at work; the guest may speak before inst is set.
 	launching bool
-	cancel    context.CancelFunc // of the guest's pull for an update, while it goes on
-	changed   chan struct{}      // closed at the next event
-	gone      bool               // deleted: nothing follows
+	cancel    context.CancelFunc   // of the guest's pull for an update, while it goes on
+	changed   chan struct{}        // closed at the next event
+	gone      bool                 // deleted: nothing follows
+	logs      map[string]*logs.Log // by channel, for drivers that write files
 }
 
 type exited struct {
@@ -56,7 +58,7 @@ const (
 )
 
 func (m *VMM) newVM(r record) *vm {
-	return &vm{m: m, rec: r, log: m.log.With("vm", r.VM.Spec.ID), wake: make(chan struct{}, 1), adopted: make(chan struct{}), exit: make(chan exited, 1), changed: make(chan struct{})}
+	return &vm{m: m, rec: r, log: m.log.With("vm", r.VM.Spec.ID), wake: make(chan struct{}, 1), adopted: make(chan struct{}), exit: make(chan exited, 1), changed: make(chan struct{}), logs: map[string]*logs.Log{}}
 }
 
 func (v *vm) poke() {
@@ -234,23 +236,22 @@ func (v *vm) doLaunch(ctx context.Context) (machine.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := composeVMConfig(im, s.Resources, v.m.variant())
-	if err != nil {
+	m := machine.Machine{
+		ID: s.ID, Name: s.Name, Boot: r.VM.Boots,
+		Image:  machine.Image{Name: im.Name, Dir: im.Dir, Hash: im.Hash},
+		Size:   machine.Size{VCPU: s.Resources.VCPU, MemoryMiB: s.Resources.MemoryMiB, DiskMiB: s.Resources.DiskMiB},
+		Shared: v.m.store.shared(s.ID), Run: v.m.runDir(s.ID), MRConfigID: mrConfigID(doc.Hash()), NoTEE: s.NoTEE,
+	}
+	if m.VMConfig, err = composeVMConfig(im, &m, v.m.described()); err != nil {
 		return nil, err
 	}
-	if err := v.m.writeShared(&r, config); err != nil {
+	if err := v.m.writeShared(&r, m.VMConfig); err != nil {
 		return nil, err
 	}
 	if err := v.serveHost(ctx); err != nil {
 		return nil, err
 	}
-	return v.m.driver.Launch(ctx, machine.Machine{
-		ID: s.ID, Name: s.Name, Boot: r.VM.Boots,
-		Image:  machine.Image{Name: im.Name, Dir: im.Dir, Hash: im.Hash},
-		Size:   machine.Size{VCPU: s.Resources.VCPU, MemoryMiB: s.Resources.MemoryMiB, DiskMiB: s.Resources.DiskMiB},
-		Shared: v.m.store.shared(s.ID), Run: v.m.runDir(s.ID),
-		VMConfig: config, MRConfigID: mrConfigID(doc.Hash()),
-	})
+	return v.m.driver.Launch(ctx, m)
 }
 
 // started watches a run.
@@ -258,6 +259,7 @@ func (v *vm) started(ctx context.Context, inst machine.Instance) {
 	v.mu.Lock()
 	v.inst, v.last, v.launching = inst, inst, false
 	v.mu.Unlock()
+	v.keepLogs(ctx, inst)
 	v.m.wg.Go(func() {
 		for ctx.Err() == nil {
 			e, err := inst.Wait(ctx)

@@ -33,6 +33,11 @@ func NewClient(sock string) *Client {
 	return &Client{c: rpc.Client{Base: "http://unix", HTTP: h}}
 }
 
+// NewClientOver talks to the guest over connections that h makes.
+func NewClientOver(h *http.Client) *Client {
+	return &Client{c: rpc.Client{Base: "http://guest", HTTP: h}}
+}
+
 // Info describes the app.
 func (g *Client) Info(ctx context.Context) (v AppInfo, err error) {
 	return v, g.c.Call(ctx, http.MethodGet, PathInfo, nil, &v)

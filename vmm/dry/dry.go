@@ -5,9 +5,11 @@ package dry
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -26,6 +28,8 @@ type Config struct {
 	Script func(machine.Machine) []guestapi.Notify
 	// Guest answers the guest API; nil answers with boot state and empty lists.
 	Guest func(machine.Machine) http.Handler
+	// LogDir, if set, is where machines write their console: <id>.serial.log.
+	LogDir string
 }
 
 // Driver holds the machines; a VMM that is made anew with the same Driver adopts them.
@@ -79,6 +83,9 @@ func (d *Driver) Launch(_ context.Context, m machine.Machine) (machine.Instance,
 	}
 	d.vms[m.ID] = i
 	d.launches[m.ID]++
+	if err := i.openLog(d.cfg.LogDir); err != nil {
+		return nil, err
+	}
 	go i.play(d.cfg.Script(m))
 	return i, nil
 }
@@ -102,7 +109,14 @@ func (d *Driver) Remove(_ context.Context, id string, _ bool) error {
 		i.end(machine.Exit{Requested: true})
 	}
 	delete(d.vms, id)
-	return nil
+	if d.cfg.LogDir == "" {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(d.cfg.LogDir, id+".serial.log*"))
+	for _, f := range files {
+		err = errors.Join(err, os.Remove(f))
+	}
+	return err
 }
 
 // Crash ends a machine as if its guest had died.
@@ -125,15 +139,52 @@ func (d *Driver) Say(ctx context.Context, id string, n guestapi.Notify) error {
 	return i.say(ctx, n)
 }
 
+// Print writes to the console of a machine, as its guest would.
+func (d *Driver) Print(id, text string) error {
+	d.mu.Lock()
+	i := d.vms[id]
+	d.mu.Unlock()
+	if i == nil || i.log == "" {
+		return cvm.Errorf(cvm.NotFound, "no dry machine %s with a console file", id)
+	}
+	return i.print(text)
+}
+
 type instance struct {
 	m     machine.Machine
 	guest http.Handler
 	text  string
+	log   string // file of the console, or ""
 
 	mu   sync.Mutex
 	exit machine.Exit
 	boot guestapi.Boot
 	done chan struct{}
+}
+
+// LogFile is the console's file, if there is one.
+func (i *instance) LogFile(channel string) string {
+	if channel != machine.ChannelSerial {
+		return ""
+	}
+	return i.log
+}
+
+func (i *instance) openLog(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	i.log = filepath.Join(dir, i.m.ID+".serial.log")
+	return i.print(i.text)
+}
+
+func (i *instance) print(text string) error {
+	f, err := os.OpenFile(i.log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 func (i *instance) alive() bool {
