@@ -11,7 +11,7 @@ help: ## this list
 
 .PHONY: up
 up: deps ## start the cloud on this machine and run the main job (hello, verified)
-	@$(MAKE) -j2 --no-print-directory programs image
+	@$(MAKE) -j2 --no-print-directory programs image-container
 	@PATH="$(CURDIR)/bin:$$PATH" exec bin/phala-devcloud up --source $(CURDIR)
 
 .PHONY: down
@@ -40,8 +40,21 @@ build: ## all programs, into bin/
 	@$(GO) build -trimpath -o bin/ $(addprefix ./cmd/,$(BINS))
 
 .PHONY: image
-image: ## the guest image (os/), into build/images
-	@os/build.sh
+image: ## the guest image (os/), into build/images: for containers, for virtual machines, for developing
+	@os/build.sh container prod dev
+
+.PHONY: image-container
+image-container: # what "up" needs
+	@os/build.sh container
+
+.PHONY: image-lock
+image-lock: ## renew os/packages.lock from what Debian has now (review the difference)
+	@os/debs.sh lock os/packages.lock os/cache/debs
+	@git --no-pager diff --stat -- os/packages.lock
+
+.PHONY: image-repro
+image-repro: ## build the image twice, in different places, and compare the bytes
+	@os/repro.sh
 
 .PHONY: contracts
 contracts: ## compile the contracts again: artifacts and Go bindings

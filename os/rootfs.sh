@@ -1,13 +1,38 @@
 #!/bin/sh
-# rootfs.sh PACKAGES OUT.tar: the Debian part of the guest image. Sources and keys
-# are mmdebstrap's defaults for the suite (main, updates and security).
+# rootfs.sh FLAVOUR LOCK DEBS OUT.tar: the Debian part of the guest image, of exactly
+# the packages that the lock names (prod: its set base; dev: base and dev), which lie
+# verified in DEBS. Nothing is downloaded.
 set -eu
-exec mmdebstrap --quiet --variant=minbase --components=main \
-	--include="$(grep -v '^#' "$1" | tr -s '\n ' ',' | sed 's/,$//')" \
-	--aptopt='APT::Install-Recommends "false"' \
-	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
-	--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-	--customize-hook='rm -f "$1"/etc/hostname "$1"/etc/resolv.conf "$1"/etc/machine-id' \
-	--customize-hook='rm -rf "$1"/var/log/* "$1"/var/cache/ldconfig/* "$1"/var/lib/apt/lists/*' \
-	--customize-hook='test -x "$1"/usr/libexec/docker/cli-plugins/docker-compose || test -x "$1"/usr/lib/docker/cli-plugins/docker-compose' \
-	trixie "$2"
+umask 022
+TZ=UTC
+LC_ALL=C
+export TZ LC_ALL
+here=$(cd "$(dirname "$0")" && pwd)
+flavour=${1:?} lock=${2:?} debs=${3:?} out=${4:?}
+repo=$(mktemp -d)
+trap 'rm -rf "$repo"' EXIT
+trap 'exit 130' INT TERM
+chmod 755 "$repo"
+
+# An archive of these packages alone: there is nothing else to choose.
+names=
+while read -r set name version arch sum; do
+	case $set in
+	base) ;;
+	dev) [ "$flavour" = dev ] || continue ;;
+	*) continue ;;
+	esac
+	f=${name}_$(echo "$version" | sed 's/:/%3a/')_$arch.deb
+	g=$(echo "$f" | tr -d %)
+	ln "$debs/$f" "$repo/$g" 2>/dev/null || cp "$debs/$f" "$repo/$g"
+	dpkg-deb -f "$repo/$g" >>"$repo/Packages"
+	printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$g" "$(stat -c %s "$repo/$g")" "$sum" >>"$repo/Packages"
+	names=$names,$name
+done <"$lock"
+printf 'Suite: trixie\nCodename: trixie\nSHA256:\n %s %s Packages\n' "$(sha256sum "$repo/Packages" | cut -d' ' -f1)" "$(stat -c %s "$repo/Packages")" >"$repo/Release"
+
+mmdebstrap --quiet --variant=essential --include="${names#,}" --aptopt='APT::Install-Recommends "false"' --skip=cleanup/apt,cleanup/mmdebstrap,cleanup/reproducible \
+	--customize-hook="sh '$here/prune.sh' \"\$1\" $flavour" \
+	trixie "$repo/out.tar" "deb [trusted=yes] copy:$repo ./"
+chmod 644 "$repo/out.tar"
+mv "$repo/out.tar" "$out"

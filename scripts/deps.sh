@@ -17,7 +17,7 @@ if [ "$(printf '%s\n%s\n' "$need_go" "$have_go" | sort -V | head -n1)" != "$need
 fi
 
 # command:package
-wanted="git:git curl:curl mmdebstrap:mmdebstrap iptables:iptables"
+wanted="git:git curl:curl mmdebstrap:mmdebstrap mksquashfs:squashfs-tools xz:xz-utils iptables:iptables"
 if ! command -v dockerd >/dev/null && ! docker info >/dev/null 2>&1; then wanted="$wanted dockerd:docker.io"; fi
 if [ "$what" = test ]; then wanted="$wanted node:nodejs npm:npm gcc:gcc"; fi
 
