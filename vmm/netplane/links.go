@@ -129,7 +129,10 @@ func ourTaps() (map[string]string, error) {
 func ensureBridge(b *Bridge) error {
 	l, err := netlink.LinkByName(b.Name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: b.Name}}); err != nil {
+		// A bridge without an address of its own takes one of its ports', and another
+		// when that guest goes.
+		attrs := netlink.LinkAttrs{Name: b.Name, HardwareAddr: MAC("bridge "+b.Name, 0)}
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 			return linkError("making bridge "+b.Name, err)
 		}
 		l, err = netlink.LinkByName(b.Name)
