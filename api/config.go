@@ -51,6 +51,9 @@ type Config struct {
 	TrustProfile string `toml:"trust_profile"`
 	// Image is the guest image of CVMs that name none; "" is each node's default.
 	Image string `toml:"image"`
+	// WebhooksAnywhere lets webhooks be plain http and on private addresses: for
+	// development, where whoever may make a webhook may reach everything anyway.
+	WebhooksAnywhere bool `toml:"webhooks_anywhere"`
 
 	Nodes         []NodeConfig   `toml:"node"`
 	KMS           KMSConfig      `toml:"kms"`

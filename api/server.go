@@ -129,6 +129,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	group := &run.Group{Log: s.log}
 	group.Go(ctx, "nodes", s.nodes.run)
 	group.Go(ctx, "jobs", s.jobs.Run)
+	group.Go(ctx, "webhooks", s.deliver)
 	group.Go(ctx, "http", func(ctx context.Context) error { return s.serveHTTP(ctx, l) })
 	s.log.Info("cloud API is up", "address", l.Addr().String())
 	err := group.Wait(ctx)

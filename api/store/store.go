@@ -295,6 +295,7 @@ type Store interface {
 	History
 	Deletions
 	Answers
+	Webhooks
 	// NodeID gives a VMM's URL its lasting id.
 	NodeID(ctx context.Context, url string) (int64, error)
 	Close() error

@@ -96,6 +96,9 @@ func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, enqueue store.En
 	if err := saveOps(ctx, tx, &c, enqueue); err != nil {
 		return c.CVM, err
 	}
+	if err := saveHooks(ctx, tx, &c); err != nil {
+		return c.CVM, err
+	}
 	return c.CVM, saveEvents(ctx, tx, &c)
 }
 

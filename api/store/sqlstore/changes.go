@@ -52,7 +52,11 @@ func (d *DB) Prepare(ctx context.Context, p store.Prepared) error {
 		if err != nil {
 			return fmt.Errorf("storing prepared change: %w", err)
 		}
-		return nil
+		c, err := scanCVM(tx.QueryRowContext(ctx, cvmColumns+`WHERE id = ?`, p.CVMID))
+		if err != nil {
+			return err
+		}
+		return tell(ctx, tx, c, d.now(), []string{store.HookPendingApproval})
 	})
 }
 
