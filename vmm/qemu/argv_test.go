@@ -85,7 +85,7 @@ func cases(dir string) map[string]Launch {
 		"volumes": with(TCG, func(l *Launch) { l.Volumes = []string{filepath.Join(dir, "model,a.img"), filepath.Join(dir, "b.img")} }),
 		"limits": with(TCG, func(l *Launch) {
 			l.Limits = machine.Limits{DiskBytesPerSec: 50 << 20, DiskIOPS: 1000}
-			l.DataDisk, l.DataFormat, l.PCIHole64Bytes = filepath.Join(dir, "data.qcow2"), FormatQCOW2, 1<<40
+			l.DataDisk, l.DataFormat, l.PCIHole64Bytes = filepath.Join(dir, "data.qcow2"), FormatQCOW2, 1<<36
 		}),
 	}
 }

@@ -107,7 +107,10 @@ func tailText(path string, from, n int64) string {
 	if err != nil {
 		return ""
 	}
-	b := make([]byte, min(n, max(st.Size()-from, 0)))
+	if from > st.Size() { // it was cut meanwhile
+		from = 0
+	}
+	b := make([]byte, min(n, st.Size()-from))
 	if _, err := f.ReadAt(b, st.Size()-int64(len(b))); err != nil && err != io.EOF {
 		return ""
 	}

@@ -103,7 +103,7 @@ func (i *instance) finish(ctx context.Context) (machine.Exit, error) {
 	if i.result != nil {
 		return *i.result, nil
 	}
-	e := end{reason: i.mon.ended(), stopping: i.stopping.Load(), oom: i.d.cfg.Confine.OOMKilled(i.id), said: tailText(i.p.stderr, 0, 400),
+	e := end{reason: i.mon.ended(), stopping: i.stopping.Load(), oom: i.d.cfg.Confine.OOMKilled(i.id), said: tailText(i.p.stderr, i.rec.Stderr, 400),
 		panicLine: panicRE.FindString(tailText(i.p.serial, i.rec.Console, consoleTail))}
 	e.panicLine = strings.TrimPrefix(e.panicLine, "Kernel panic - not syncing: ")
 	if i.child != nil {

@@ -197,6 +197,17 @@ func (i *instance) Stop(ctx context.Context, grace time.Duration) error {
 	return i.quit(ctx)
 }
 
+// LogFile implements machine.LogFiler.
+func (i *instance) LogFile(channel string) string {
+	switch channel {
+	case machine.ChannelSerial:
+		return i.p.serial
+	case machine.ChannelStderr:
+		return i.p.stderr
+	}
+	return ""
+}
+
 // Console streams the console's log.
 func (i *instance) Console(ctx context.Context, o machine.ConsoleOptions) (io.ReadCloser, error) {
 	return openConsole(ctx, i.p.serial, o, i.gone)

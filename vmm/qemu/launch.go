@@ -33,7 +33,8 @@ type runRecord struct {
 	Process   process `json:"process"`
 	Run       string  `json:"run"` // the run directory
 	Boot      int     `json:"boot"`
-	Console   int64   `json:"console"`   // where this run begins in the console's log
+	Console   int64   `json:"console"`   // where this run begins in the console's log,
+	Stderr    int64   `json:"stderr"`    // and in QEMU's own
 	Simulated bool    `json:"simulated"` // it has a TD at the simulated hardware
 }
 
@@ -127,9 +128,6 @@ func (d *Driver) launchOf(m machine.Machine, h *host, accel Accel, im *image.Ima
 	return l
 }
 
-// maxConsole is where a new run moves the console's log aside, in bytes.
-const maxConsole = 16 << 20
-
 func (d *Driver) prepareFiles(ctx context.Context, m machine.Machine, p paths) error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return cvm.Errorf(cvm.Unavailable, "machine directory: %w", err).WithReason("disk")
@@ -139,11 +137,6 @@ func (d *Driver) prepareFiles(ctx context.Context, m machine.Machine, p paths) e
 	}
 	if err := packShared(p, m.Shared); err != nil {
 		return err
-	}
-	if st, err := os.Stat(p.serial); err == nil && st.Size() > maxConsole {
-		if err := os.Rename(p.serial, p.serial+".1"); err != nil {
-			return fmt.Errorf("console log: %w", err)
-		}
 	}
 	f, err := os.OpenFile(p.serial, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -187,7 +180,7 @@ func (d *Driver) start(ctx context.Context, m machine.Machine, l Launch, p paths
 		return nil, err
 	}
 	defer done()
-	stderr, err := os.OpenFile(p.stderr, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
+	stderr, err := os.OpenFile(p.stderr, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("log of QEMU: %w", err)
 	}
@@ -203,11 +196,7 @@ func (d *Driver) start(ctx context.Context, m machine.Machine, l Launch, p paths
 	cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = stderr, stderr, files
 	cage.Command(cmd)
-	st, err := os.Stat(p.serial)
-	if err != nil {
-		return nil, errors.Join(err, cage.Started(0))
-	}
-	rec := runRecord{Run: m.Run, Boot: m.Boot, Console: st.Size(), Simulated: !l.Accel.hardware()}
+	rec := runRecord{Run: m.Run, Boot: m.Boot, Console: size(p.serial), Stderr: size(p.stderr), Simulated: !l.Accel.hardware()}
 	if err := startOn(cmd, m.NUMA); err != nil {
 		return nil, cvm.Errorf(cvm.Unavailable, "starting QEMU: %w", errors.Join(err, cage.Started(0))).WithReason("qemu-start")
 	}
@@ -229,7 +218,7 @@ func (d *Driver) started(ctx context.Context, id string, cmd *exec.Cmd, cage *co
 	pidfd, err := openChild(cmd.Process.Pid, &rec)
 	if err != nil {
 		<-child.done
-		return nil, d.startError(err, child, p)
+		return nil, d.startError(err, child, rec, p)
 	}
 	if err := writeJSON(p.launch, rec); err != nil {
 		_ = pidfd.Close()
@@ -250,7 +239,7 @@ func (d *Driver) started(ctx context.Context, id string, cmd *exec.Cmd, cage *co
 		_ = cmd.Process.Kill()
 		<-child.done
 		<-inst.gone
-		return nil, d.startError(err, child, p)
+		return nil, d.startError(err, child, rec, p)
 	}
 	return inst, q.close()
 }
@@ -269,8 +258,8 @@ func openChild(pid int, rec *runRecord) (*os.File, error) {
 }
 
 // startError says what QEMU said.
-func (d *Driver) startError(err error, c *child, p paths) error {
-	said := tailText(p.stderr, 0, 600)
+func (d *Driver) startError(err error, c *child, rec runRecord, p paths) error {
+	said := tailText(p.stderr, rec.Stderr, 600)
 	if said == "" {
 		said = err.Error()
 	}
@@ -348,6 +337,14 @@ func listenFile(ctx context.Context, path string) (*os.File, error) {
 		return nil, err
 	}
 	return u.File()
+}
+
+func size(path string) int64 {
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return st.Size()
 }
 
 // writeJSON replaces a file whole.

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/confidential-cloud/phala/attest/measure"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/vmm/confine"
@@ -124,7 +125,7 @@ func New(cfg Config) (*Driver, error) {
 
 // Describe probes the host.
 func (d *Driver) Describe(ctx context.Context) (machine.Description, error) {
-	out := machine.Description{Name: "qemu", Variant: variant, HostShareMode: "tar", HotplugOff: true}
+	out := machine.Description{Name: "qemu", Variant: Variant, HostShareMode: "tar", HotplugOff: true}
 	h, err := d.probe(ctx)
 	if err != nil {
 		return out, err
@@ -149,8 +150,8 @@ func (d *Driver) Describe(ctx context.Context) (machine.Description, error) {
 	return out, nil
 }
 
-// variant of vm_config: registers follow from the image's own document.
-const variant = "lite"
+// Variant of vm_config: registers follow from the image's own document.
+const Variant = measure.VariantLite
 
 // paths of one machine.
 type paths struct {
