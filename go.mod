@@ -31,7 +31,7 @@ require (
 	github.com/hashicorp/raft v1.8.0 // internal/replica: consensus of the KMS
 	github.com/hashicorp/raft-boltdb/v2 v2.3.0 // its durable log; 2.3.1 wants a package of go-metrics that is gone
 	github.com/hashicorp/yamux v0.1.2 // internal/hostlink: streams over one byte channel
-	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae // vmm/netplane: the guests' DHCP server
+	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae // vmm/netplane: the guests' DHCP server; guest-agent/vm: its client
 	github.com/itchyny/gojq v0.12.20 // cli: phala api -q
 	github.com/jackc/pgx/v5 v5.11.0 // internal/sqldb: the PostgreSQL driver
 	github.com/letsencrypt/pebble/v2 v2.10.1 // tests: a real ACME server in the process
@@ -47,7 +47,6 @@ require (
 	github.com/riverqueue/river/rivertype v0.31.0 // the same, its types
 	github.com/rogpeppe/go-internal v1.14.1 // testscript for the CLI's tests
 	github.com/spf13/cobra v1.10.2 // command lines
-	github.com/vishvananda/netlink v1.3.1 // guest-agent, vmm/netplane: links, addresses, routes, taps
 	github.com/vmihailenco/msgpack/v5 v5.3.5 // attest: evidence encoding V1; ratls: APP_INFO
 	go.uber.org/zap v1.28.0 // the logger certmagic wants
 	go.yaml.in/yaml/v4 v4.0.0-rc.4 // internal/composefile: positions (the parser compose-go uses)

@@ -19,6 +19,7 @@ import (
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/guest-agent/lease"
 	"github.com/confidential-cloud/phala/guest-agent/serve"
+	"github.com/confidential-cloud/phala/internal/hostlink"
 	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/ratls"
@@ -45,6 +46,8 @@ type Agent struct {
 	engine  *compose.Engine
 	cgroup  string
 	lost    context.CancelCauseFunc
+	link    *hostlink.Relay // of a machine
+	system  guestapi.Stage
 }
 
 // New checks the configuration; it touches nothing yet.
@@ -65,10 +68,20 @@ func (a *Agent) Ready() <-chan struct{} { return a.ready }
 
 // Run boots, serves until ctx ends, the host asks for a stop (nil) or the guest
 // cannot go on (lease lost, dockerd gone: an error), and stops the containers.
-func (a *Agent) Run(ctx context.Context) error {
+func (a *Agent) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	a.lost = cancel
+	if a.cfg.Machine {
+		stop, err := a.startMachine(ctx)
+		if err != nil {
+			return err // nobody to tell: the console shows it
+		}
+		defer stop()
+		defer func() {
+			a.notify(context.WithoutCancel(ctx), guestapi.Notify{Event: guestapi.EventExit, Payload: exitCode(err)})
+		}()
+	}
 	if err := a.prepare(); err != nil {
 		boot.Report(ctx, a.host, a.log, (&boot.Error{Stage: "prepare", Err: err}).VMError())
 		return err
@@ -84,8 +97,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
-	_, err := boot.Run(ctx, a.deps())
-	if err != nil {
+	if a.cfg.Machine {
+		a.tellSystem(ctx)
+	}
+	if _, err := boot.Run(ctx, a.deps()); err != nil {
 		return a.ended(ctx, err)
 	}
 	a.notify(ctx, guestapi.Notify{Event: "ready"})
@@ -93,6 +108,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	close(a.ready)
 	a.log.Info("the guest is ready")
 	return a.watch(ctx)
+}
+
+// exitCode is what run.Main makes of an error.
+func exitCode(err error) string {
+	if err != nil {
+		return "1"
+	}
+	return "0"
 }
 
 // revokedGrace bounds the polite stop of containers that may not run any more.
@@ -183,7 +206,12 @@ func (a *Agent) fail(err error) { a.lost(err) }
 
 // prepare makes the directories, and the system's own state in a container guest.
 func (a *Agent) prepare() (err error) {
-	if a.cfg.Init {
+	switch {
+	case a.cfg.Machine:
+		if err := mountTmpfs(a.cfg.WorkDir); err != nil {
+			return err
+		}
+	case a.cfg.Init:
 		if a.cgroup, err = prepareSystem(a.cfg.WorkDir, a.log); err != nil {
 			return err
 		}
@@ -203,6 +231,9 @@ func (a *Agent) prepare() (err error) {
 
 // tee is the simulated device when the driver gave one, else the hardware's own.
 func (a *Agent) tee() (boot.TEE, error) {
+	if a.cfg.Machine {
+		return a.machineTEE("/")
+	}
 	if _, err := os.Stat(a.cfg.TEESock); err == nil {
 		return simtee.NewDevice(a.cfg.TEESock), nil
 	}
@@ -222,6 +253,16 @@ func (a *Agent) deps() boot.Deps {
 		Run:           a.startContainers,
 		Rollback:      a.rollback,
 		AllowUnpinned: a.cfg.AllowUnpinned,
+	}
+	if a.cfg.Machine {
+		d.Network, d.Clock = a.startNetwork, a.startClock
+		d.Volumes = true
+		d.Env = func(ctx context.Context, s *boot.State) error {
+			if err := a.environment(ctx, s); err != nil {
+				return err
+			}
+			return a.startSSH(ctx, s)
+		}
 	}
 	if a.cfg.HostSock == "" {
 		d.KeepInstance = a.keepInstance

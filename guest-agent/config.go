@@ -10,12 +10,14 @@ package guestagent
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"time"
 
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/guest-agent/vm"
 	"github.com/confidential-cloud/phala/internal/config"
 )
 
@@ -50,6 +52,11 @@ type Config struct {
 
 	// Init takes the duties of PID 1 in a container guest: mounts, cgroups.
 	Init bool `toml:"init"`
+	// Machine takes the duties of a real machine: mounts, network, clock, the link to the
+	// host, power. PID 1 of the image sets it.
+	Machine bool `toml:"machine"`
+	// TimeServers authenticate themselves with NTS; a machine sets its clock by them.
+	TimeServers []string `toml:"time_servers"`
 	// Docker says how containers are run. It is ignored for runner "none".
 	Docker DockerConfig `toml:"docker"`
 
@@ -80,6 +87,7 @@ func Default() Config {
 		GuestSock: guestapi.GuestSock, HostSock: guestapi.HostSock, TEESock: guestapi.TEESock,
 		ExternalAddr: ":8090", WireGuardListen: "0.0.0.0:9182", Init: true,
 		Docker:      DockerConfig{Daemon: "dockerd", CLI: "docker", Sock: "/var/run/docker.sock", Project: "dstack"},
+		TimeServers: []string{"time.cloudflare.com", "nts.netnod.se", "ptbtime1.ptb.de"},
 		KeysTimeout: config.Duration(time.Minute), StopTimeout: config.Duration(20 * time.Second),
 	}
 }
@@ -112,6 +120,9 @@ func (c *Config) Validate() error {
 	}
 	if _, err := netip.ParseAddrPort(c.WireGuardListen); err != nil {
 		errs = append(errs, errors.New("wireguard_listen: want address:port"))
+	}
+	if err := vm.ValidServers(c.TimeServers); err != nil {
+		errs = append(errs, fmt.Errorf("time_servers: %w", err))
 	}
 	if c.KeysTimeout <= 0 {
 		errs = append(errs, errors.New("keys_timeout: want a positive duration"))

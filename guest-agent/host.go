@@ -86,6 +86,9 @@ func (randReader) Read(b []byte) (int, error) { return rand.Read(b) }
 
 // readShared reads the host's files; where no host keeps .instance_info, ours.
 func (a *Agent) readShared() (*boot.Shared, error) {
+	if a.cfg.Machine {
+		return a.sharedFromDisk()
+	}
 	s, err := boot.ReadShared(a.cfg.SharedDir)
 	if err != nil || a.cfg.HostSock != "" || s.Instance.Seed != "" {
 		return s, err
@@ -123,12 +126,15 @@ func (a *Agent) serveGuest(ctx context.Context) error {
 	if a.cfg.GuestSock == "" {
 		return nil
 	}
-	g := &serve.Guest{Boot: a.host.boot, Backend: a.backend.Load, Shutdown: func() {
-		if a.stopOnce.CompareAndSwap(false, true) {
-			close(a.asked)
-		}
-	}}
+	g := &serve.Guest{Boot: a.host.boot, Backend: a.backend.Load, Shutdown: a.askStop}
 	return a.listen(ctx, "guest.sock", a.cfg.GuestSock, 0o600, g.Handler())
+}
+
+// askStop ends the run in an orderly way; again is no error.
+func (a *Agent) askStop() {
+	if a.stopOnce.CompareAndSwap(false, true) {
+		close(a.asked)
+	}
 }
 
 // listen serves a handler on a unix socket (replacing one that a killed agent

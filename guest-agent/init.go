@@ -2,12 +2,30 @@ package guestagent
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/confidential-cloud/phala/guest-agent/vm"
 )
+
+// InitMachine is PID 1 of a machine, started by the initramfs: it runs the agent as its
+// child, collects orphans, and switches the machine off when the agent has ended. It
+// does not return.
+func InitMachine() {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil || !vm.IsVM(string(cmdline)) {
+		log.Error("this is PID 1 of a phala image's machine, and the kernel's command line is not the image's", "err", err)
+		vm.PowerOff(log)
+	}
+	code, err := InitProcess([]string{"-machine"})
+	log.Info("the guest agent has ended", "code", code, "err", err)
+	vm.PowerOff(log)
+}
 
 // InitProcess is PID 1 of a container guest: it runs the agent as its child, hands
 // signals on, collects every process whose parent has gone, and returns the

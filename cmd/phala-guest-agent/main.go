@@ -1,5 +1,6 @@
 // Command phala-guest-agent is the first program of a confidential VM. As process 1
-// of a container guest it runs itself as a child and collects orphans.
+// it runs itself as a child and collects orphans; "init", the initramfs's word, says
+// that this is a machine and not a container.
 package main
 
 import (
@@ -16,6 +17,9 @@ import (
 
 func main() {
 	if os.Getpid() == 1 {
+		if len(os.Args) == 2 && os.Args[1] == "init" {
+			guestagent.InitMachine()
+		}
 		code, err := guestagent.InitProcess(os.Args[1:])
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "error:", err)
@@ -23,6 +27,7 @@ func main() {
 		os.Exit(code)
 	}
 	file := config.PathFlag(flag.CommandLine, "") // "": the guest image's paths
+	machine := flag.Bool("machine", false, "take the duties of a real machine (set by PID 1 of the image)")
 	dir := flag.String("simulator", "", "serve the fixture files of this directory and sockets beside them, without a TEE (development only)")
 	flag.Parse()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -36,7 +41,7 @@ func main() {
 				return err
 			}
 		}
-		c.Log = log
+		c.Log, c.Machine = log, c.Machine || *machine
 		a, err := guestagent.New(c)
 		if err != nil {
 			return err

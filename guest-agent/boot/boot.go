@@ -57,7 +57,8 @@ type State struct {
 // EnvSigned reports whether the environment carries a signature.
 func (s *State) EnvSigned() bool { return s.Shared.EnvSignature != nil }
 
-// Deps is what the stages work with. Every field but Progress and Rollback must be set.
+// Deps is what the stages work with. Every field above AllowUnpinned but Rollback must
+// be set.
 type Deps struct {
 	Log      *slog.Logger
 	Now      func() time.Time
@@ -74,6 +75,12 @@ type Deps struct {
 	Rollback func()                                    // undoes Disk, Gateway and Run when a stage fails
 	// AllowUnpinned admits key provider kms without key_provider_id.
 	AllowUnpinned bool
+	// Volumes says that Run opens verity volumes; otherwise an app that has some is refused.
+	Volumes bool
+	// Network and Clock are stages of a real machine, after boot-mr-done and before the
+	// keys; nil: what runs the guest has seen to them.
+	Network func(ctx context.Context, s *State) error
+	Clock   func(ctx context.Context, s *State) error
 	// KeepInstance persists .instance_info where there is no host to do it.
 	KeepInstance func(guestapi.InstanceInfo) error
 }
@@ -112,9 +119,17 @@ type stage struct {
 }
 
 // Stages are the names of the boot stages in order; stage n is Stages()[n-1].
-func Stages() []string {
+func Stages() []string { return (&boot{}).names() }
+
+// MachineStages are those of a real machine.
+func MachineStages() []string {
+	none := func(context.Context, *State) error { return nil }
+	return (&boot{Deps: Deps{Network: none, Clock: none}}).names()
+}
+
+func (b *boot) names() []string {
 	var names []string
-	for _, s := range (&boot{}).stages() {
+	for _, s := range b.stages() {
 		names = append(names, s.name)
 	}
 	return names
@@ -128,10 +143,19 @@ type boot struct {
 }
 
 func (b *boot) stages() []stage {
-	return []stage{
+	first := []stage{
 		{"host-shared", "reading what the host handed over", b.read},
 		{"measure", "measuring the app", b.measure},
 		{"boot-mr-done", "closing the boot measurements", b.bootDone},
+	}
+	// By now it is measured what the network may let in and whether the time counts.
+	if b.Network != nil {
+		first = append(first, stage{"network", "starting the network", func(ctx context.Context) error { return b.Network(ctx, b.s) }})
+	}
+	if b.Clock != nil {
+		first = append(first, stage{"clock", "setting the clock", func(ctx context.Context) error { return b.Clock(ctx, b.s) }})
+	}
+	return append(first, []stage{
 		{"keys", "requesting keys", b.keys},
 		{"key-provider", "recording the key provider", b.keyProvider},
 		{"disk", "opening the data disk", b.disk},
@@ -139,7 +163,7 @@ func (b *boot) stages() []stage {
 		{"environment", "decrypting the environment", func(ctx context.Context) error { return b.Env(ctx, b.s) }},
 		{"gateway", "joining the gateway", func(ctx context.Context) error { return b.Gateway(ctx, b.s) }},
 		{"containers", "starting the containers", func(ctx context.Context) error { return b.Run(ctx, b.s) }},
-	}
+	}...)
 }
 
 // Run boots. The error is an *Error, already told to the host.
@@ -160,7 +184,8 @@ func Run(ctx context.Context, d Deps) (*State, error) {
 		}
 		took := d.Now().Sub(start)
 		if err == nil {
-			d.Log.Info("boot stage done", "stage", st.name, "number", b.number, "took", took)
+			d.Log.Info("boot stage done", "stage", st.name, "number", b.number, "of", b.of, "took", took)
+			b.done(ctx, st, took)
 			continue
 		}
 		if d.Rollback != nil {
@@ -183,6 +208,14 @@ func Report(ctx context.Context, h Notifier, log *slog.Logger, v vmmapi.VMError)
 	}
 	if err != nil {
 		log.Warn("the host did not take the boot error", "err", err)
+	}
+}
+
+// done tells the host how long a stage took.
+func (b *boot) done(ctx context.Context, st stage, took time.Duration) {
+	n := guestapi.Stage{Stage: st.name, Name: st.text, Number: b.number, Of: b.of, DurationMS: float64(took) / float64(time.Millisecond)}
+	if err := b.Host.Notify(ctx, n.Notify()); err != nil {
+		b.Log.Debug("the host did not take a stage", "err", err)
 	}
 }
 

@@ -17,15 +17,33 @@ func (b *boot) read(ctx context.Context) (err error) {
 		return err
 	}
 	b.s.App = b.s.Shared.Compose
-	if err := supported(b.s.App, b.AllowUnpinned); err != nil {
+	if err := supported(b.s.App, b.AllowUnpinned, b.Volumes); err != nil {
 		return err
 	}
+	b.tellUnknownKeys(ctx)
 	return b.Events.Begin(ctx, b.s.App.EventLogVersion, b.s.Shared.Sys.VMConfig)
+}
+
+// tellUnknownKeys reports what of the app-compose is ignored; from manifest 3 on
+// appcompose refuses such keys.
+func (b *boot) tellUnknownKeys(ctx context.Context) {
+	keys := b.s.App.Unknown
+	if len(keys) == 0 {
+		return
+	}
+	b.Log.Warn("app-compose: keys that this guest does not know are ignored", "keys", keys)
+	p, err := json.Marshal(keys)
+	if err == nil {
+		err = b.Host.Notify(ctx, guestapi.Notify{Event: guestapi.EventUnknownKeys, Payload: string(p)})
+	}
+	if err != nil {
+		b.Log.Debug("the host did not take a notification", "err", err)
+	}
 }
 
 // supported refuses what the app asks for and this guest would not give: an app
 // must never run with less than it measured.
-func supported(d *appcompose.Document, allowUnpinned bool) error {
+func supported(d *appcompose.Document, allowUnpinned, volumes bool) error {
 	no := func(format string, args ...any) error {
 		return cvm.Errorf(cvm.Unsupported, "app-compose: "+format, args...).WithReason(ReasonUnsupported)
 	}
@@ -44,7 +62,11 @@ func supported(d *appcompose.Document, allowUnpinned bool) error {
 	default:
 		return no("runner %q is not supported by this guest", d.Runner)
 	}
-	if len(d.VerityVolumes) > 0 && string(d.VerityVolumes) != "null" && string(d.VerityVolumes) != "[]" {
+	vols, err := d.Volumes()
+	if err != nil {
+		return err
+	}
+	if len(vols) > 0 && !volumes {
 		return no("verity_volumes are not supported by this guest")
 	}
 	if r := d.Requirements; r != nil && (r.OSVersion != "" || r.LaunchTokenHash != "" || len(r.GPUPolicy) > 0 ||

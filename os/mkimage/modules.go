@@ -196,13 +196,14 @@ func parseModule(p string, content []byte) (m module, err error) {
 	return m, nil
 }
 
-// indices are the files that modprobe reads, in their text form.
+// indices are the files that modprobe reads, and their text form for people.
 func (m modules) indices() map[string][]byte {
 	byName := map[string]module{}
 	for _, mod := range m.all {
 		byName[mod.name] = mod
 	}
 	var dep, alias, soft strings.Builder
+	var deps, aliases, builtin []keyed
 	for _, mod := range m.all {
 		// modprobe loads from the last to the first: nearest dependency first.
 		var order []string
@@ -218,14 +219,23 @@ func (m modules) indices() map[string][]byte {
 			}
 		}
 		walk(mod)
-		fmt.Fprintf(&dep, "%s:%s\n", mod.path, strings.Join(append([]string{""}, order...), " "))
+		line := mod.path + ":" + strings.Join(append([]string{""}, order...), " ")
+		fmt.Fprintln(&dep, line)
+		deps = append(deps, keyed{moduleName(mod.name), line})
 		for _, a := range mod.aliases {
 			fmt.Fprintf(&alias, "alias %s %s\n", a, mod.name)
+			aliases = append(aliases, keyed{moduleName(a), moduleName(mod.name)})
 		}
 		for _, s := range mod.soft {
 			fmt.Fprintf(&soft, "softdep %s %s\n", mod.name, s)
 		}
 	}
-	return map[string][]byte{"modules.dep": []byte(dep.String()), "modules.alias": []byte(alias.String()), "modules.softdep": []byte(soft.String()),
+	for path := range strings.Lines(string(m.builtin)) {
+		name := strings.TrimSuffix(filepath.Base(strings.TrimSpace(path)), ".ko")
+		builtin = append(builtin, keyed{moduleName(name), ""})
+	}
+	return map[string][]byte{
+		"modules.dep.bin": kmodIndex(deps), "modules.alias.bin": kmodIndex(aliases), "modules.builtin.bin": kmodIndex(builtin), "modules.symbols.bin": kmodIndex(nil),
+		"modules.dep": []byte(dep.String()), "modules.alias": []byte(alias.String()), "modules.softdep": []byte(soft.String()),
 		"modules.builtin": m.builtin, "modules.builtin.modinfo": m.modinfo, "modules.symbols": nil, "modules.devname": nil}
 }

@@ -1,0 +1,140 @@
+package guestagent
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/confidential-cloud/phala/attest/simtee"
+	"github.com/confidential-cloud/phala/attest/tdxguest"
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/guest-agent/boot"
+	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/guest-agent/vm"
+	"github.com/confidential-cloud/phala/internal/hostlink"
+)
+
+// What an agent does in a real machine and not in a container: package vm's work, in
+// the order of the boot.
+
+// startMachine prepares the system and starts the link, so that everything after it
+// can be told to the host. stop ends the link; it is the last thing of a run.
+func (a *Agent) startMachine(ctx context.Context) (stop func(), err error) {
+	start := time.Now()
+	if err := vm.Prepare(ctx, a.log); err != nil {
+		return nil, err
+	}
+	if err := vm.DelegateCgroups(cgroupRoot); err != nil {
+		return nil, err
+	}
+	linked, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	stop = func() { cancel(); wg.Wait() }
+	a.link = hostlink.NewGuest(hostlink.Config{Open: vm.OpenLink, RunDir: a.cfg.RunDir, NoTEE: vm.Hardware("/") != "", Log: a.log})
+	wg.Go(func() {
+		if err := a.link.Run(linked); err != nil {
+			a.log.Error("host link", "err", err)
+		}
+	})
+	vm.WatchPower(linked, a.log, a.askStop)
+	a.system = guestapi.Stage{Stage: "system", Name: "preparing the system", DurationMS: float64(time.Since(start)) / float64(time.Millisecond)}
+	a.log.Info("boot stage done", "stage", "system", "number", 0, "took", time.Since(start))
+	return stop, nil
+}
+
+// linkWait is how long a machine waits for its host before it goes on without it.
+const linkWait = 10 * time.Second
+
+// tellSystem is the first message to the host. A host that does not listen is no
+// reason to stop, but then the seed of a new instance cannot be kept either.
+func (a *Agent) tellSystem(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, linkWait)
+	defer cancel()
+	c, err := a.link.Dial(ctx, hostlink.HostAPI)
+	if err != nil {
+		a.log.Warn("the host does not answer on the link", "err", err)
+		return
+	}
+	_ = c.Close()
+	a.notify(ctx, a.system.Notify())
+}
+
+// sharedFromDisk is the machine's way to the host-shared files.
+func (a *Agent) sharedFromDisk() (*boot.Shared, error) {
+	if err := vm.ReadShared(a.cfg.SharedDir); err != nil {
+		return nil, err
+	}
+	return boot.ReadShared(a.cfg.SharedDir)
+}
+
+// machineTEE is the hardware where there is any, whatever the host offers; else the
+// simulated device over the link.
+func (a *Agent) machineTEE(root string) (boot.TEE, error) {
+	switch hw := vm.Hardware(root); hw {
+	case "":
+		return simtee.NewDevice(a.cfg.TEESock), nil
+	case "tdx":
+		return tdxguest.New(tdxguest.Config{}), nil
+	default:
+		return nil, cvm.Errorf(cvm.Unsupported, "this machine's TEE is %s, which this guest does not attest with yet", hw).WithReason(vm.ReasonTEE)
+	}
+}
+
+// startNetwork is the stage of that name. The filter is there before any card is up.
+func (a *Agent) startNetwork(ctx context.Context, s *boot.State) error {
+	if err := vm.Hostname(s.AppID); err != nil {
+		return err
+	}
+	cards, err := vm.Cards()
+	if err != nil {
+		return err
+	}
+	rules := vm.AppRules(s.App, cards, guestapi.WireGuardPort)
+	if vm.HasSSH() {
+		rules.Local = append(rules.Local, vm.SSHPort)
+	}
+	if err := rules.Apply(ctx); err != nil {
+		return err
+	}
+	n := &vm.Network{Log: a.log, ResolvConf: "/etc/resolv.conf"}
+	if err := n.Start(ctx, cards); err != nil {
+		return err
+	}
+	a.group.Go(ctx, "network", n.Run)
+	return nil
+}
+
+// startClock is the stage of that name. secure_time is true unless the app says
+// otherwise, as in the reference.
+func (a *Agent) startClock(ctx context.Context, s *boot.State) error {
+	secure := s.App.SecureTime == nil || *s.App.SecureTime
+	c := &vm.Clock{Log: a.log, Servers: a.cfg.TimeServers, Dir: "/run/chrony"}
+	a.group.Go(ctx, "clock", func(ctx context.Context) error { return c.Run(ctx, secure) })
+	if !secure {
+		return nil
+	}
+	return c.Wait(ctx)
+}
+
+// startSSH serves the development image's shell, with keys from the encrypted
+// environment or the user's configuration. Production images have no sshd.
+func (a *Agent) startSSH(ctx context.Context, s *boot.State) error {
+	if !vm.HasSSH() {
+		return nil
+	}
+	var listed string
+	for _, v := range s.Env {
+		if v.Key == vm.EnvAuthorizedKeys {
+			listed = v.Value
+		}
+	}
+	keys, bad := vm.AuthorizedKeys(listed, s.Shared.UserConfig)
+	if bad > 0 {
+		a.log.Warn("lines that are no SSH public keys are left out", "count", bad)
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	a.group.Go(ctx, "ssh", func(ctx context.Context) error { return vm.ServeSSH(ctx, a.log, keys) })
+	return nil
+}
