@@ -24,7 +24,6 @@ require (
 	github.com/google/go-containerregistry v0.21.7 // internal/registry: an OCI registry in the process
 	github.com/google/go-sev-guest v0.15.0 // attest/sevguest: a SEV-SNP guest's reports; oracle for our verifier in tests
 	github.com/google/go-tdx-guest v0.3.2-0.20260305110651-91f9a52f36c7 // oracle for our verifier in tests (newest that is to be had)
-	github.com/google/nftables v0.3.0 // guest-agent/netplane: the guest's packet filter
 	github.com/google/uuid v1.6.0 // ids of machines and CVMs
 	github.com/hanwen/go-fuse/v2 v2.12.1 // attest/simtee/teefs: the kernel's TEE files, played by the simulator
 	github.com/hashicorp/go-hclog v1.6.3 // the logger hashicorp/raft wants
@@ -47,6 +46,7 @@ require (
 	github.com/riverqueue/river/rivertype v0.31.0 // the same, its types
 	github.com/rogpeppe/go-internal v1.14.1 // testscript for the CLI's tests
 	github.com/spf13/cobra v1.10.2 // command lines
+	github.com/vishvananda/netlink v1.3.1 // guest-agent, vmm/netplane: links, addresses, routes, taps
 	github.com/vmihailenco/msgpack/v5 v5.3.5 // attest: evidence encoding V1; ratls: APP_INFO
 	go.uber.org/zap v1.28.0 // the logger certmagic wants
 	go.yaml.in/yaml/v4 v4.0.0-rc.4 // internal/composefile: positions (the parser compose-go uses)
