@@ -103,7 +103,11 @@ func (c *Cloud) variants() (names []string, anyACPI bool) {
 // buildImage builds the guest image when its sources are newer, and opens it.
 func (c *Cloud) buildImage(ctx context.Context, note func(string, ...any)) error {
 	if c.cfg.ImageDir == "" {
-		cmd := exec.CommandContext(ctx, filepath.Join(c.cfg.Source, "os", "build.sh"))
+		flavour := "container"
+		if c.cfg.Driver == DriverQEMU {
+			flavour = "prod"
+		}
+		cmd := exec.CommandContext(ctx, filepath.Join(c.cfg.Source, "os", "build.sh"), flavour)
 		cmd.Dir = c.cfg.Source
 		out, err := cmd.StdoutPipe()
 		if err != nil {

@@ -112,7 +112,13 @@ func (c *Cloud) prepare() error {
 	if _, err := c.state.ReadJSON("facts.json", &c.facts); err != nil {
 		return err
 	}
-	c.facts.Network = c.cfg.Network
+	if c.facts.Driver == "" && c.facts.KMSRoot != "" {
+		c.facts.Driver = DriverContainer // a state of before there was a choice
+	}
+	if c.facts.Driver != "" && c.facts.Driver != c.cfg.Driver {
+		return fmt.Errorf("the guests of %s run by the driver %s: use --driver %s, or another state directory (--state)", c.cfg.StateDir, c.facts.Driver, c.facts.Driver)
+	}
+	c.facts.Network, c.facts.Driver = c.cfg.Network, c.cfg.Driver
 	return c.state.WriteJSON("facts.json", c.facts)
 }
 

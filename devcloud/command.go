@@ -14,8 +14,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/vmm/container"
+	"github.com/confidential-cloud/phala/vmm/qemu"
 )
 
 // Main is the command line of phala-devcloud.
@@ -256,7 +258,7 @@ func Clean(ctx context.Context, cfg Config) error {
 	if f.Network != "" {
 		cfg.Network = f.Network // this state's, not another cloud's
 	}
-	if err := container.Purge(ctx, guestNetwork(cfg), "", ids); err != nil {
+	if err := purge(ctx, cfg, f, ids); err != nil {
 		return fmt.Errorf("removing the guests: %w", err)
 	}
 	if err := os.RemoveAll(cfg.StateDir); err != nil {
@@ -264,6 +266,23 @@ func Clean(ctx context.Context, cfg Config) error {
 	}
 	os.RemoveAll(defaultRunDir(cfg.StateDir))
 	fmt.Printf("Forgotten: %s and %d guests.\n", cfg.StateDir, len(ids))
+	return nil
+}
+
+// purge removes machines that no VMM runs any more, with their disks.
+func purge(ctx context.Context, cfg Config, f facts, ids []string) error {
+	if f.Driver != DriverQEMU {
+		return container.Purge(ctx, guestNetwork(cfg), "", ids)
+	}
+	d, err := qemu.New(qemu.Config{Options: qemuOptions(), Dir: filepath.Join(cfg.StateDir, "vmm", "machines"), TEE: simtee.NewControl(filepath.Join(cfg.RunDir, "simtee.sock"))})
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := d.Remove(ctx, id, false); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -13,8 +13,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/confidential-cloud/phala/internal/config"
@@ -156,5 +158,10 @@ func (c *Config) imageDir() string {
 	if c.ImageDir != "" {
 		return c.ImageDir
 	}
-	return filepath.Join(c.Source, "build", "images", "phala-container")
+	name := "phala-container"
+	if c.Driver == DriverQEMU {
+		version, _ := os.ReadFile(filepath.Join(c.Source, "os", "VERSION")) // a wrong source shows when the image is opened
+		name = "phala-" + strings.TrimSpace(string(version))
+	}
+	return filepath.Join(c.Source, "build", "images", name)
 }

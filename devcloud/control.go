@@ -10,6 +10,7 @@ import (
 
 	"github.com/confidential-cloud/phala/api"
 	"github.com/confidential-cloud/phala/vmm"
+	"github.com/confidential-cloud/phala/vmm/qemu"
 )
 
 // startVMM starts the machines' side.
@@ -18,7 +19,7 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 	conf.Listen, conf.TokenFile = loopback(c.cfg.Ports.VMM), c.state.Path("vmm", "token")
 	conf.Dir, conf.RunDir = c.state.Path("vmm"), c.cfg.RunDir+"/vm"
 	conf.ImagesDir, conf.DefaultImage = filepath.Dir(c.image.Dir), c.image.Name
-	conf.Wrap = c.cfg.Machines
+	conf.Driver, conf.Wrap, conf.QEMU = c.cfg.Driver, c.cfg.Machines, qemuOptions()
 	conf.Network, conf.TEESocket = c.network(), c.teeSock()
 	conf.DockerRegistry = "http://" + net.JoinHostPort(c.guestHost, strconv.Itoa(c.cfg.Ports.Registry))
 	if c.cfg.Ports.Private != 0 {
@@ -27,6 +28,7 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 	// Volumes take what they hold, not what was asked for: a development machine may
 	// promise more disk than it has.
 	conf.Capacity.DiskMiB = 4 << 20
+	conf.OverCommit = 4    // nor do its apps use what they ask for
 	conf.StopOnExit = true // a VMM that is killed (not asked to stop) leaves its machines running
 	log, err := c.logger("vmm")
 	if err != nil {
@@ -41,6 +43,13 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 		name: "vmm", binary: "phala-vmm", config: &conf, run: m.Run, stop: stopTimeout - time.Second,
 		ready: func(ctx context.Context) error { return portAnswers(ctx, conf.Listen) },
 	})
+}
+
+// qemuOptions take what the host has; without a TEE it is simulated.
+func qemuOptions() qemu.Options {
+	o := qemu.DefaultOptions()
+	o.AllowSimulated = true
+	return o
 }
 
 // PrivateRegistry is the address of the registry that asks for credentials.

@@ -30,6 +30,7 @@ type facts struct {
 	GatewayAppID   string `json:"gateway_app_id"`
 	GatewayCompose string `json:"gateway_compose"` // exact bytes
 	Network        string `json:"network"`         // docker network of the guests, for clean
+	Driver         string `json:"driver,omitempty"`
 }
 
 // registerKMS tells the chain which keys the KMS has, once.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/confidential-cloud/phala/vmm/qemu"
 )
 
 // minFree is what a first start needs on the disks of the state and the engine,
@@ -24,10 +26,18 @@ func preflight(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("this runs on Linux only (here: %s)", runtime.GOOS)
 	}
 	var problems []error
-	if err := engineAnswers(ctx); err != nil {
-		problems = append(problems, err)
+	disks := []string{cfg.StateDir}
+	if cfg.Driver == DriverQEMU {
+		if _, err := exec.LookPath(qemu.DefaultOptions().Binary); err != nil {
+			problems = append(problems, fmt.Errorf("virtual machines need QEMU: %w (apt-get install qemu-system-x86), or leave --driver qemu out", err))
+		}
+	} else {
+		disks = append(disks, "/var/lib/docker")
+		if err := engineAnswers(ctx); err != nil {
+			problems = append(problems, err)
+		}
 	}
-	for _, dir := range []string{cfg.StateDir, "/var/lib/docker"} {
+	for _, dir := range disks {
 		if err := freeSpace(dir); err != nil {
 			problems = append(problems, err)
 		}

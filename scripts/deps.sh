@@ -19,7 +19,11 @@ fi
 # command:package
 wanted="git:git curl:curl mmdebstrap:mmdebstrap mksquashfs:squashfs-tools xz:xz-utils iptables:iptables"
 if ! command -v dockerd >/dev/null && ! docker info >/dev/null 2>&1; then wanted="$wanted dockerd:docker.io"; fi
-if [ "$what" = test ]; then wanted="$wanted node:nodejs npm:npm gcc:gcc"; fi
+if [ "$what" = test ]; then
+  wanted="$wanted node:nodejs npm:npm gcc:gcc"
+  # Virtual machines: their image, their disks, their network.
+  wanted="$wanted qemu-system-x86_64:qemu-system-x86 mksquashfs:squashfs-tools xz:xz-utils veritysetup:cryptsetup-bin nft:nftables ip:iproute2"
+fi
 
 missing=
 for w in $wanted; do
