@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/confidential-cloud/phala/attest/measure"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
@@ -58,6 +59,9 @@ func (d *Driver) Launch(ctx context.Context, m machine.Machine) (machine.Instanc
 	if err != nil {
 		return nil, err
 	}
+	if err := describes(m, h, accel); err != nil {
+		return nil, err
+	}
 	p := d.paths(m.ID)
 	l := d.launchOf(m, h, accel, im, p)
 	if err := l.check(); err != nil {
@@ -93,6 +97,46 @@ func (d *Driver) accelFor(h *host, m machine.Machine) (Accel, error) {
 			WithFix("deploy without no_tee, or set qemu.allow_simulated on the node")
 	}
 	return KVM, nil
+}
+
+// describes checks that vm_config, by which a verifier judges the machine, is about
+// this machine: what is shown and what runs must not differ by a mistake of the host.
+func describes(m machine.Machine, h *host, accel Accel) error {
+	c, err := measure.ParseVMConfig(m.VMConfig)
+	if err != nil {
+		return err
+	}
+	gpus, switches := uint32(0), uint32(0)
+	for _, g := range m.GPUs {
+		if g.Switch {
+			switches++
+		} else {
+			gpus++
+		}
+	}
+	var differs string
+	switch {
+	case c.OSImageHash != m.Image.Hash:
+		differs = "image"
+	case c.Variant != Variant:
+		differs = "tdx_attestation_variant"
+	case int(c.CPUCount) != m.Size.VCPU || c.MemorySize != uint64(m.Size.MemoryMiB)<<20: //nolint:gosec // bounded by check
+		differs = "size"
+	case c.NumGPUs != gpus || c.NumNVSwitches != switches:
+		differs = "GPUs"
+	case int(max(c.NumNICs, 1)) != max(len(m.NICs), 1):
+		differs = "network cards"
+	case int(c.NumVerityVolumes) != len(m.Volumes):
+		differs = "volumes"
+	case c.HugePages != m.Hugepages || !c.HotplugOff || c.HostShareMode != shareMode:
+		differs = "devices"
+	case accel.hardware() && c.QEMUVersion != h.version:
+		differs = "QEMU version"
+	default:
+		return nil
+	}
+	return cvm.Errorf(cvm.Unavailable, "vm_config does not describe machine %s: its %s differs", m.ID, differs).WithReason("vm-config").
+		WithFix("was this host still being probed, or QEMU updated? Try again, or restart the VMM")
 }
 
 func openImage(mi machine.Image) (*image.Image, error) {
@@ -269,6 +313,8 @@ func (d *Driver) startError(err error, c *child, rec runRecord, p paths) error {
 		code, fix = cvm.Exhausted, "the host has too little free memory (or huge pages) for this machine"
 	case strings.Contains(said, "/dev/kvm"), strings.Contains(said, "KVM kernel module"):
 		fix = "may the user of this machine open /dev/kvm? See confine.groups"
+	case strings.Contains(said, "Permission denied"):
+		fix = "the user of this machine must be able to read the image and to search the directories above its own"
 	case strings.Contains(said, "vfio"):
 		code, fix = cvm.Precondition, "is the device bound to vfio-pci? Run `phala node doctor`"
 	case strings.Contains(said, "Could not set up host forwarding rule"):

@@ -22,6 +22,7 @@ import (
 	"github.com/confidential-cloud/phala/attest/measure"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/vmm/confine"
 	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/machine"
 )
@@ -30,14 +31,14 @@ const vmID = "5f1f8a64-0c55-4b2e-8a5e-0d3c7f0b9a11"
 
 // tinyImage is an image whose guest is testdata/guest: firmware and kernel of a built
 // image, its own initramfs.
-func tinyImage(t *testing.T) string {
+func tinyImage(t *testing.T, parent string) string {
 	t.Helper()
 	built, _ := filepath.Glob("../../build/images/phala-*/bzImage")
 	if len(built) == 0 {
 		t.Skip("SKIPPED: no built image (make image)")
 	}
 	from := filepath.Dir(built[0])
-	dir := filepath.Join(t.TempDir(), "phala-tiny")
+	dir := filepath.Join(parent, "phala-tiny")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,7 @@ func readFile(t *testing.T, path string) []byte {
 
 func writeFile(t *testing.T, path string, b []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, b, 0o600); err != nil {
+	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -135,15 +136,19 @@ func newNode(t *testing.T) *node {
 			t.Skip("SKIPPED: no " + tool)
 		}
 	}
-	im, err := image.Open(tinyImage(t))
-	if err != nil {
-		t.Fatal(err)
-	}
 	run, err := os.MkdirTemp("", "pq")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(run) })
+	// Hypervisors have user ids of their own, which must find their files.
+	if err := os.Chmod(run, 0o711); err != nil { //nolint:gosec // search only
+		t.Fatal(err)
+	}
+	im, err := image.Open(tinyImage(t, run))
+	if err != nil {
+		t.Fatal(err)
+	}
 	control := filepath.Join(run, "control.sock")
 	h, err := simtee.New(simtee.Config{Dir: t.TempDir(), ControlSock: control})
 	if err != nil {
@@ -160,7 +165,7 @@ func newNode(t *testing.T) *node {
 	}
 	o := DefaultOptions()
 	o.Accel, o.AllowSimulated, o.TBSizeMiB = TCG, true, 64
-	n := &node{t: t, im: im, cfg: Config{Options: o, Dir: filepath.Join(t.TempDir(), "machines"), TEE: simtee.NewControl(control)}}
+	n := &node{t: t, im: im, cfg: Config{Options: o, Dir: filepath.Join(run, "machines"), Confine: walls(t), TEE: simtee.NewControl(control)}}
 	shared, vmRun := t.TempDir(), filepath.Join(run, "vm")
 	if err := os.MkdirAll(vmRun, 0o700); err != nil {
 		t.Fatal(err)
@@ -168,8 +173,29 @@ func newNode(t *testing.T) *node {
 	writeFile(t, filepath.Join(shared, "app-compose.json"), []byte(`{"hello":"guest"}`))
 	n.m = machine.Machine{ID: vmID, Name: "tiny", Boot: 1, Image: machine.Image{Name: im.Name, Dir: im.Dir, Hash: im.Hash},
 		Size: machine.Size{VCPU: 1, MemoryMiB: 2048, DiskMiB: 8}, Shared: shared, Run: vmRun, NICs: []machine.NIC{userNIC(1)},
-		VMConfig: fmt.Sprintf(`{"os_image_hash":%q,"cpu_count":1,"memory_size":%d,"tdx_attestation_variant":"lite"}`, im.Hash, 2048<<20), MRConfigID: cvm.Measurement{1, 9}}
+		VMConfig: fmt.Sprintf(`{"os_image_hash":%q,"cpu_count":1,"memory_size":%d,"tdx_attestation_variant":"lite","hotplug_off":true,"host_share_mode":"tar"}`, im.Hash, 2048<<20), MRConfigID: cvm.Measurement{1, 9}}
+	if n.cfg.Confine != nil {
+		n.m.UID = testUID + 1
+	}
 	return n
+}
+
+const testUID = 61234
+
+// walls are those of vmm/confine: a user of its own for QEMU, without groups of the
+// kernel's, which not every machine lets a test make.
+func walls(t *testing.T) *confine.Confiner {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	c := confine.Default()
+	c.FirstUID, c.UIDs, c.Cgroup = testUID, 4, ""
+	w, err := confine.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }
 
 func (n *node) driver() *Driver {

@@ -36,8 +36,27 @@ const probeExit = 97
 // probeWithin bounds one try of an accelerator.
 const probeWithin = 15 * time.Second
 
-// probe finds out once what machines run on. A result is kept, an error is not.
+// probe finds out once what machines run on. A result is kept, an error is not. A
+// caller that cannot wait does not cut it short: the next one finds the result.
 func (d *Driver) probe(ctx context.Context) (*host, error) {
+	type found struct {
+		h   *host
+		err error
+	}
+	ch := make(chan found, 1)
+	go func() {
+		h, err := d.probeNow(context.WithoutCancel(ctx))
+		ch <- found{h, err}
+	}()
+	select {
+	case f := <-ch:
+		return f.h, f.err
+	case <-ctx.Done():
+		return nil, cvm.Errorf(cvm.Unavailable, "still finding out what this host can run: %w", ctx.Err()).WithReason("probing")
+	}
+}
+
+func (d *Driver) probeNow(ctx context.Context) (*host, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.host != nil {
@@ -66,9 +85,6 @@ func (d *Driver) probe(ctx context.Context) (*host, error) {
 			d.host = h
 			return h, nil
 		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
 		errs = append(errs, fmt.Errorf("%s: %w", a, err))
 	}
 	fix := "run `phala node doctor`, or set qemu.allow_simulated for development"
@@ -81,6 +97,8 @@ func (d *Driver) probe(ctx context.Context) (*host, error) {
 var versionRE = regexp.MustCompile(`version ([0-9]+\.[0-9]+\.[0-9]+)`)
 
 func (d *Driver) version(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeWithin)
+	defer cancel()
 	out, err := exec.CommandContext(ctx, d.cfg.Binary, "--version").Output()
 	if err != nil {
 		return "", cvm.Errorf(cvm.Precondition, "asking %s for its version: %w", d.cfg.Binary, err).WithReason("qemu-missing").WithFix("install QEMU, or set qemu.binary")
@@ -125,6 +143,8 @@ func kernelSays(parameter string) error {
 
 // knows asks QEMU whether it was built with a kind of object.
 func (d *Driver) knows(ctx context.Context, object string) error {
+	ctx, cancel := context.WithTimeout(ctx, probeWithin)
+	defer cancel()
 	out, err := exec.CommandContext(ctx, d.cfg.Binary, "-object", "help").Output()
 	if err != nil {
 		return fmt.Errorf("%s -object help: %w", d.cfg.Binary, err)

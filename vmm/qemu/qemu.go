@@ -125,7 +125,7 @@ func New(cfg Config) (*Driver, error) {
 
 // Describe probes the host.
 func (d *Driver) Describe(ctx context.Context) (machine.Description, error) {
-	out := machine.Description{Name: "qemu", Variant: Variant, HostShareMode: "tar", HotplugOff: true}
+	out := machine.Description{Name: "qemu", Variant: Variant, HostShareMode: shareMode, HotplugOff: true}
 	h, err := d.probe(ctx)
 	if err != nil {
 		return out, err
@@ -152,6 +152,9 @@ func (d *Driver) Describe(ctx context.Context) (machine.Description, error) {
 
 // Variant of vm_config: registers follow from the image's own document.
 const Variant = measure.VariantLite
+
+// shareMode of vm_config: host-shared files come as a tar on a disk.
+const shareMode = "tar"
 
 // paths of one machine.
 type paths struct {
