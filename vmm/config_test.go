@@ -23,12 +23,19 @@ func TestConfigRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, edit := range map[string]func(*Config){
-		"not loopback":           func(c *Config) { c.Listen = "0.0.0.0:8720" },
-		"listen \"x\"":           func(c *Config) { c.Listen = "x" },
-		"dir \"rel\"":            func(c *Config) { c.Dir = "rel" },
-		"token_file \"\"":        func(c *Config) { c.TokenFile = "" },
-		"run_dir":                func(c *Config) { c.RunDir = "/" + strings.Repeat("r", 80) },
-		"driver \"qemu\"":        func(c *Config) { c.Driver = "qemu" },
+		"not loopback":         func(c *Config) { c.Listen = "0.0.0.0:8720" },
+		"listen \"x\"":         func(c *Config) { c.Listen = "x" },
+		"dir \"rel\"":          func(c *Config) { c.Dir = "rel" },
+		"token_file \"\"":      func(c *Config) { c.TokenFile = "" },
+		"run_dir":              func(c *Config) { c.RunDir = "/" + strings.Repeat("r", 80) },
+		"driver \"xen\"":       func(c *Config) { c.Driver = "xen" },
+		"qemu.accel \"hvf\"":   func(c *Config) { c.Driver, c.QEMU.Accel = "qemu", "hvf" },
+		"qemu.allow_simulated": func(c *Config) { c.Driver, c.QEMU.Accel = "qemu", "tcg" },
+		"when qemu.allow_simulated": func(c *Config) {
+			c.Driver, c.TEESocket, c.QEMU.AllowSimulated = "qemu", "", true
+		},
+		"qemu.tb_size":           func(c *Config) { c.Driver, c.QEMU.TBSizeMiB = "qemu", 0 },
+		"qemu.disk_format":       func(c *Config) { c.Driver, c.QEMU.DiskFormat = "qemu", "vmdk" },
 		"tee_socket":             func(c *Config) { c.TEESocket = "" },
 		"default_image":          func(c *Config) { c.DefaultImage = "../x" },
 		"plain http only":        func(c *Config) { c.DockerRegistry = "http://mirror.example" },

@@ -6,34 +6,64 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/confidential-cloud/phala/attest/measure"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/vmm/image"
-	"github.com/confidential-cloud/phala/vmm/vmmapi"
+	"github.com/confidential-cloud/phala/vmm/machine"
+	"github.com/confidential-cloud/phala/vmm/qemu"
 )
 
 // vmConfig is vm_config (dstack-core A.7) in the reference's key order: what a
 // verifier needs to recompute the registers.
 type vmConfig struct {
-	OSImageHash   cvm.ImageHash `json:"os_image_hash"`
-	CPUCount      int           `json:"cpu_count"`
-	MemorySize    uint64        `json:"memory_size"` // bytes
-	PCIHole64Size uint64        `json:"pci_hole64_size"`
-	Hugepages     bool          `json:"hugepages"`
-	NumGPUs       int           `json:"num_gpus"`
-	NumNVSwitches int           `json:"num_nvswitches"`
-	HotplugOff    bool          `json:"hotplug_off"`
-	Image         string        `json:"image,omitempty"`
-	HostShareMode string        `json:"host_share_mode"`
-	Variant       string        `json:"tdx_attestation_variant,omitempty"`
-	SpecVersion   int           `json:"spec_version"`
+	OSImageHash      cvm.ImageHash        `json:"os_image_hash"`
+	CPUCount         int                  `json:"cpu_count"`
+	MemorySize       uint64               `json:"memory_size"` // bytes
+	QEMUVersion      string               `json:"qemu_version,omitempty"`
+	PCIHole64Size    uint64               `json:"pci_hole64_size"`
+	Hugepages        bool                 `json:"hugepages"`
+	NumGPUs          int                  `json:"num_gpus"`
+	NumNVSwitches    int                  `json:"num_nvswitches"`
+	NumNICs          int                  `json:"num_nics,omitempty"` // absent says 1
+	NumVerityVolumes int                  `json:"num_verity_volumes,omitempty"`
+	HotplugOff       bool                 `json:"hotplug_off"`
+	Image            string               `json:"image,omitempty"`
+	HostShareMode    string               `json:"host_share_mode"`
+	Variant          string               `json:"tdx_attestation_variant,omitempty"`
+	TDXMeasurement   *measure.Measurement `json:"tdx_measurement,omitempty"`
+	SpecVersion      int                  `json:"spec_version"`
 }
 
-func composeVMConfig(im *image.Image, r vmmapi.Resources, variant string) (string, error) {
-	b, err := json.Marshal(vmConfig{
-		OSImageHash: im.Hash, CPUCount: r.VCPU, MemorySize: uint64(r.MemoryMiB) << 20,
-		Image: im.Name, HostShareMode: "bind", Variant: variant, SpecVersion: 1,
-	})
+// composeVMConfig describes a machine of a driver. A virtual machine's carries the
+// image's own measurements: its os_image_hash commits to them.
+func composeVMConfig(im *image.Image, m *machine.Machine, d machine.Description) (string, error) {
+	c := vmConfig{
+		OSImageHash: im.Hash, CPUCount: m.Size.VCPU, MemorySize: uint64(m.Size.MemoryMiB) << 20, QEMUVersion: d.QEMUVersion,
+		Hugepages: m.Hugepages, NumVerityVolumes: len(m.Volumes), HotplugOff: d.HotplugOff,
+		Image: im.Name, HostShareMode: orWord(d.HostShareMode, "bind"), Variant: d.Variant, SpecVersion: 1,
+	}
+	for _, g := range m.GPUs {
+		if g.Switch {
+			c.NumNVSwitches++
+		} else {
+			c.NumGPUs++
+		}
+	}
+	if n := len(m.NICs); n > 1 {
+		c.NumNICs = n
+	}
+	if d.Variant == qemu.Variant {
+		t, hash, err := measure.ReadMeasurement(os.DirFS(im.Dir))
+		if err != nil {
+			return "", err
+		}
+		if hash != im.Hash {
+			return "", cvm.Errorf(cvm.Precondition, "guest image %s changed while it was read", im.Name).WithReason("image-broken")
+		}
+		c.TDXMeasurement = &t
+	}
+	b, err := json.Marshal(c)
 	return string(b), err
 }
 

@@ -378,7 +378,7 @@ func listenFile(ctx context.Context, path string) (*os.File, error) {
 	}
 	u := l.(*net.UnixListener)
 	u.SetUnlinkOnClose(false)
-	defer u.Close()
+	defer func() { _ = u.Close() }() // the copy stays open
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func (m *monitor) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer q.close()
+	defer func() { _ = q.close() }()
 	var s struct {
 		Status string `json:"status"`
 	}

@@ -202,7 +202,7 @@ func (d *Driver) sevCapabilities(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	f, err := l.(*net.UnixListener).File()
 	if err != nil {
 		return err
@@ -219,6 +219,6 @@ func (d *Driver) sevCapabilities(ctx context.Context, h *host) error {
 	if err != nil {
 		return err
 	}
-	defer q.close()
+	defer func() { _ = q.close() }()
 	return q.execute(ctx, "query-sev-capabilities", nil, &h.sev)
 }
