@@ -51,7 +51,10 @@ type State struct {
 	Keys        Keys
 	KeyProvider []byte // payload of the key-provider event
 	StorageFS   string
-	Env         []keys.EnvVar
+	// DiskGeneration is what a machine's data disk says of itself before it is open; 0 in
+	// a container and for a new disk.
+	DiskGeneration uint64
+	Env            []keys.EnvVar
 }
 
 // EnvSigned reports whether the environment carries a signature.
