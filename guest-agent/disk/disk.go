@@ -31,7 +31,7 @@ func Directory(path string, key keys.Secret) (fs string, err error) {
 	}
 	probe := filepath.Join(path, ".phala-probe")
 	if err := os.WriteFile(probe, nil, 0o600); err != nil {
-		return "", cvm.Errorf(cvm.Precondition, "data volume %s cannot be written: %w", path, err).WithReason("disk-not-writable")
+		return "", cvm.Errorf(cvm.Precondition, "data volume %s cannot be written: %w", path, err).WithReason(ReasonNotWritable)
 	}
 	return FSDirectory, os.Remove(probe)
 }
