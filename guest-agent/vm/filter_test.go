@@ -1,0 +1,170 @@
+package vm
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/confidential-cloud/phala/appcompose"
+)
+
+// inside runs fn in a network namespace; its sockets and processes live there.
+func inside(t *testing.T, ns string, fn func() error) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		f, err := os.Open("/var/run/netns/" + ns)
+		if err == nil {
+			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+			f.Close()
+		}
+		if err == nil {
+			err = fn()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// playground is an outside, a machine with one card, and a container behind it whose
+// port 80 the machine publishes as 8080, as dockerd would.
+func playground(t *testing.T) (outside, machine, container string) {
+	t.Helper()
+	for _, tool := range []string{"ip", "nft"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("SKIPPED: no %s", tool)
+		}
+	}
+	id := fmt.Sprint(os.Getpid())
+	outside, machine, container = "gvo"+id, "gvm"+id, "gvc"+id
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			if os.Getuid() != 0 || strings.Contains(string(out), "not permitted") {
+				t.Skipf("SKIPPED: no network namespaces here: %s", out)
+			}
+			t.Fatalf("%v: %s", args, out)
+		}
+	}
+	for _, ns := range []string{outside, machine, container} {
+		run("ip", "netns", "add", ns)
+		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+		run("ip", "-n", ns, "link", "set", "lo", "up")
+	}
+	for _, l := range []struct{ a, an, aip, b, bn, bip string }{
+		{outside, "wan0", "10.91.0.1/24", machine, "eth0", "10.91.0.2/24"},
+		{machine, "br0", "10.92.0.1/24", container, "eth0", "10.92.0.2/24"},
+	} {
+		run("ip", "link", "add", l.an, "netns", l.a, "type", "veth", "peer", "name", l.bn, "netns", l.b)
+		run("ip", "-n", l.a, "addr", "add", l.aip, "dev", l.an)
+		run("ip", "-n", l.b, "addr", "add", l.bip, "dev", l.bn)
+		run("ip", "-n", l.a, "link", "set", l.an, "up")
+		run("ip", "-n", l.b, "link", "set", l.bn, "up")
+	}
+	run("ip", "-n", outside, "route", "add", "10.92.0.0/24", "via", "10.91.0.2")
+	run("ip", "-n", container, "route", "add", "default", "via", "10.92.0.1")
+	run("ip", "netns", "exec", machine, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	run("ip", "netns", "exec", machine, "nft", "add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; add rule ip nat pre tcp dport 8080 dnat to 10.92.0.2:80")
+	return outside, machine, container
+}
+
+func serve(t *testing.T, ns string, ports ...int) {
+	t.Helper()
+	for _, p := range ports {
+		err := inside(t, ns, func() error {
+			l, err := net.Listen("tcp", fmt.Sprint(":", p))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { l.Close() })
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					c.Close()
+				}
+			}()
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func reaches(t *testing.T, ns, addr string) bool {
+	t.Helper()
+	return inside(t, ns, func() error {
+		c, err := net.DialTimeout("tcp", addr, 700*time.Millisecond)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}) == nil
+}
+
+// TestTheFilterInAKernel: what each app lets in, beside rules that lead a published
+// port to a container.
+func TestTheFilterInAKernel(t *testing.T) {
+	outside, machine, container := playground(t)
+	serve(t, machine, 22, 5000, 8090)
+	serve(t, container, 80)
+	serve(t, outside, 7000)
+	apply := func(p *appcompose.PortPolicy) {
+		t.Helper()
+		r := AppRules(&appcompose.Document{PortPolicy: p}, []string{"eth0"}, 9182)
+		if err := inside(t, machine, func() error { return r.Apply(context.Background()) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	only := func(ports ...int) *appcompose.PortPolicy {
+		p := &appcompose.PortPolicy{RestrictMode: true}
+		for _, n := range ports {
+			p.Ports = append(p.Ports, appcompose.Port{Port: n})
+		}
+		return p
+	}
+	for _, port := range []string{"10.91.0.2:22", "10.91.0.2:8080", "10.92.0.2:80"} {
+		if !reaches(t, outside, port) {
+			t.Fatalf("%s is not there without the filter: the test proves nothing", port)
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		policy *appcompose.PortPolicy
+		open   []string
+		closed []string
+	}{
+		{"no policy", nil, []string{"10.91.0.2:8090", "10.91.0.2:8080"}, []string{"10.91.0.2:22", "10.91.0.2:5000", "10.92.0.2:80"}},
+		{"a list", &appcompose.PortPolicy{Ports: []appcompose.Port{{Port: 5000}}}, []string{"10.91.0.2:8090", "10.91.0.2:8080", "10.91.0.2:5000"}, []string{"10.91.0.2:22"}},
+		{"restricted to it", only(8080), []string{"10.91.0.2:8090", "10.91.0.2:8080"}, []string{"10.91.0.2:5000", "10.92.0.2:80"}},
+		{"restricted to another", only(80), []string{"10.91.0.2:8090"}, []string{"10.91.0.2:8080", "10.92.0.2:80"}},
+		{"restricted to nothing", only(), []string{"10.91.0.2:8090"}, []string{"10.91.0.2:8080", "10.91.0.2:5000"}},
+	} {
+		apply(c.policy) // again and again: it replaces what was there
+		for _, addr := range c.open {
+			if !reaches(t, outside, addr) {
+				t.Errorf("%s: %s is closed", c.name, addr)
+			}
+		}
+		for _, addr := range c.closed {
+			if reaches(t, outside, addr) {
+				t.Errorf("%s: %s is open", c.name, addr)
+			}
+		}
+	}
+	if !reaches(t, container, "10.91.0.1:7000") || !reaches(t, container, "10.92.0.1:5000") || !reaches(t, machine, "10.91.0.1:7000") {
+		t.Error("what goes out, or stays inside, is filtered")
+	}
+}
