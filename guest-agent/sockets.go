@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/confidential-cloud/phala/guest-agent/boot"
 	"github.com/confidential-cloud/phala/guest-agent/compose"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 )
@@ -55,15 +54,15 @@ func sameFile(path string) []string {
 	return []string{path}
 }
 
-// containersStage is the place of the last stage in progress texts.
-func containersStage() string {
-	n := len(boot.Stages())
-	return fmt.Sprintf("%d/%d", n, n)
+// present is the number of the present stage in progress texts, "10/10".
+func (a *Agent) present() string {
+	n, _, _ := strings.Cut(a.host.boot().Progress, " ")
+	return n
 }
 
 // tellPull tells the host how far the pulls are.
 func (a *Agent) tellPull(ctx context.Context) compose.Progress {
-	stage := containersStage()
+	stage := a.present()
 	return func(p guestapi.PullProgress) {
 		text := fmt.Sprintf("%s pulling %s (%.1f of %.1f MB)", stage, p.Image, float64(p.Done)/1e6, float64(p.Total)/1e6)
 		if p.State == "done" {

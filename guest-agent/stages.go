@@ -330,6 +330,9 @@ func (a *Agent) startContainers(ctx context.Context, s *boot.State) error {
 			return err
 		}
 	}
+	if err := a.openVolumes(ctx, s); err != nil {
+		return err
+	}
 	if err := a.engine.StartDaemon(ctx); err != nil {
 		return err
 	}

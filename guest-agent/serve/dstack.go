@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/eventlog"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
@@ -197,6 +198,7 @@ func (b *Backend) quote(ctx context.Context, rd [64]byte) (q guestapi.Quote, err
 	}
 	q = guestapi.Quote{Quote: ev.Quote, EventLog: string(log), ReportData: rd[:], VMConfig: b.VMConfig}
 	if b.QuoteAttestation {
+		ev.Encoding = attest.EncodingV1 // the reference's simulator gives msgpack here, whatever Attest gives
 		q.Attestation, err = ev.Marshal()
 	}
 	return q, err
