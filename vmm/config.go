@@ -18,9 +18,12 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/internal/config"
+	"github.com/confidential-cloud/phala/vmm/confine"
 	"github.com/confidential-cloud/phala/vmm/container"
 	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/machine"
+	"github.com/confidential-cloud/phala/vmm/netplane"
+	"github.com/confidential-cloud/phala/vmm/pci"
 	"github.com/confidential-cloud/phala/vmm/qemu"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
@@ -67,9 +70,22 @@ type Config struct {
 
 	Node   Node   `toml:"node"`
 	Limits Limits `toml:"limits"`
-	// Capacity that VMs may hold together; 0 means derived from the machine: 4 virtual
-	// CPUs per core, 80 % of its memory, 80 % of the free disk below Dir at start.
+	// Capacity that VMs may hold together; 0 means derived from the machine:
+	// its cores (see OverCommit), 80 % of its memory, 80 % of the free disk below Dir at start.
 	Capacity Capacity `toml:"capacity"`
+
+	// OverCommit is how many virtual CPUs stand for one core where capacity.vcpu is not
+	// set; 0 is 1: none. Memory and disk are never promised twice.
+	OverCommit float64 `toml:"over_commit"`
+
+	Ports    Ports           `toml:"ports"`
+	Networks netplane.Config `toml:"networks"`
+	GPUs     pci.Selection   `toml:"gpus"`
+	Confine  confine.Config  `toml:"confine"`
+	// HugepageKiB is the size of the huge pages that /dev/hugepages gives.
+	HugepageKiB int `toml:"hugepage_kib"`
+	// VolumesDir holds the files that specs name as volumes.
+	VolumesDir string `toml:"volumes_dir"`
 
 	// StopGrace is how long a guest may take to stop its containers
 	// (guestapi.StopWithin); then it is killed.
@@ -89,6 +105,8 @@ type Config struct {
 	Log *slog.Logger `toml:"-"`
 	// Machines overrides Driver with a ready one (tests, an in-process TEE).
 	Machines machine.Driver `toml:"-"`
+	// Sysfs is where the host shows its devices; another place is for tests.
+	Sysfs string `toml:"-"`
 	// Wrap puts something around the driver (tests of hosts that cheat).
 	Wrap func(machine.Driver) machine.Driver `toml:"-"`
 }
@@ -129,6 +147,7 @@ func Default() Config {
 		Limits:    Limits{MinMemoryMiB: 256, MinDiskMiB: 1024, MaxVMs: 1000},
 		StopGrace: config.Duration(guestapi.StopWithin), BackOff: config.Duration(3 * time.Second), BackOffMax: config.Duration(5 * time.Minute),
 		PrepareWithin: config.Duration(30 * time.Minute), UpdateWithin: config.Duration(10 * time.Minute),
+		Networks: netplane.Default(), Confine: confine.Default(), HugepageKiB: 2048, Sysfs: "/sys",
 	}
 }
 
@@ -167,6 +186,7 @@ func (c *Config) Validate() error {
 		bad("driver %q: want qemu, container or dry", c.Driver)
 	}
 	errs = append(errs, c.validateRegistries()...)
+	errs = append(errs, c.validateHost()...)
 	errs = append(errs, c.ImageRegistry.validate()...)
 	errs = append(errs, c.TLS.validate()...)
 	if c.StopGrace <= 0 || c.BackOff <= 0 || c.BackOffMax < c.BackOff {
@@ -210,7 +230,7 @@ func (c *Config) validateRegistries() (errs []error) {
 func (c *Config) capacity() vmmapi.Resources {
 	r := vmmapi.Resources{VCPU: c.Capacity.VCPU, MemoryMiB: c.Capacity.MemoryMiB, DiskMiB: c.Capacity.DiskMiB}
 	if r.VCPU == 0 {
-		r.VCPU = 4 * runtime.NumCPU()
+		r.VCPU = int(float64(runtime.NumCPU()) * max(c.OverCommit, 1))
 	}
 	if r.MemoryMiB == 0 {
 		r.MemoryMiB = totalMemoryMiB() * 8 / 10

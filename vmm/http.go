@@ -107,11 +107,13 @@ func id(r *http.Request) string { return chi.URLParam(r, "id") }
 
 func (m *VMM) node(r *http.Request) vmmapi.Node {
 	d := m.refresh(r.Context())
-	return vmmapi.Node{
+	n := vmmapi.Node{
 		ID: m.cfg.Node.ID, Name: m.cfg.Node.Name, Region: m.cfg.Node.Region, Driver: d.Name, Simulated: d.Simulated,
 		DeviceID: d.DeviceID, Capacity: m.pool.Capacity().Resources, Used: m.pool.Used(), Warnings: d.Warnings,
 		Draining: m.drain.state().Draining,
 	}
+	m.describeHost(&n)
+	return n
 }
 
 func (m *VMM) images() []vmmapi.Image {

@@ -138,6 +138,7 @@ func (v *vm) exited(x exited) {
 	}
 	v.inst = nil
 	v.endLogs()
+	v.unplug()
 	r := &v.rec
 	r.endBoot(x.exit, v.m.now().UTC())
 	switch {
@@ -340,6 +341,7 @@ func (v *vm) adopt(ctx context.Context) {
 	v.log.Info("adopted a machine", "state", r.VM.State, "alive", alive)
 	v.started(ctx, inst)
 	if alive {
+		v.replug(ctx)
 		v.catchUp(ctx, inst)
 	}
 }
@@ -362,6 +364,7 @@ func (v *vm) adoptMachine(ctx context.Context) (machine.Instance, bool, error) {
 func (v *vm) lost() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.unplug()
 	switch v.rec.VM.State {
 	case vmmapi.StateRunning, vmmapi.StateBooting, vmmapi.StateStopping:
 		v.changeLocked("lost", "the machine is gone; the host was restarted or its engine cleaned", func(r *record) {

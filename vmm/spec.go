@@ -46,7 +46,7 @@ func (c *Config) checkSpec(s *vmmapi.Spec) error {
 	if s.Restart != "" && s.Restart != "always" && s.Restart != "never" {
 		bad("restart %q: want always or never", s.Restart)
 	}
-	errs = append(errs, c.checkResources(s.Resources), checkApp(&s.App), checkURLs("kms_urls", s.KMSURLs), checkURLs("gateway_urls", s.GatewayURLs))
+	errs = append(errs, c.checkResources(s.Resources), checkApp(&s.App), checkURLs("kms_urls", s.KMSURLs), checkURLs("gateway_urls", s.GatewayURLs), c.checkHost(s))
 	return joinInvalid(errs)
 }
 

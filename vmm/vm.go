@@ -242,6 +242,10 @@ func (v *vm) doLaunch(ctx context.Context) (machine.Instance, error) {
 		Size:   machine.Size{VCPU: s.Resources.VCPU, MemoryMiB: s.Resources.MemoryMiB, DiskMiB: s.Resources.DiskMiB},
 		Shared: v.m.store.shared(s.ID), Run: v.m.runDir(s.ID), MRConfigID: mrConfigID(doc.Hash()), NoTEE: s.NoTEE,
 	}
+	if err := v.outfit(ctx, &r, &m); err != nil {
+		v.unplug()
+		return nil, err
+	}
 	if m.VMConfig, err = composeVMConfig(im, &m, v.m.described()); err != nil {
 		return nil, err
 	}
@@ -251,7 +255,11 @@ func (v *vm) doLaunch(ctx context.Context) (machine.Instance, error) {
 	if err := v.serveHost(ctx); err != nil {
 		return nil, err
 	}
-	return v.m.driver.Launch(ctx, m)
+	inst, err := v.m.driver.Launch(ctx, m)
+	if err != nil {
+		v.unplug()
+	}
+	return inst, err
 }
 
 // started watches a run.
@@ -391,6 +399,10 @@ func (v *vm) delete(ctx context.Context, inst machine.Instance) (time.Duration, 
 		return 3 * time.Second, false
 	}
 	v.closeHost()
+	if err := v.m.host.net.Forget(ctx, id); err != nil {
+		v.log.Error("removing the VM's network", "error", err)
+		return 3 * time.Second, false
+	}
 	if err := errors.Join(os.RemoveAll(v.m.runDir(id)), v.m.store.remove(id)); err != nil {
 		v.log.Error("removing the VM's files", "error", err)
 		return 3 * time.Second, false

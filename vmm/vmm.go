@@ -26,12 +26,14 @@ import (
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/config"
+	"github.com/confidential-cloud/phala/vmm/confine"
 	"github.com/confidential-cloud/phala/vmm/container"
 	"github.com/confidential-cloud/phala/vmm/dry"
 	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/image/oci"
 	"github.com/confidential-cloud/phala/vmm/machine"
 	"github.com/confidential-cloud/phala/vmm/pool"
+	"github.com/confidential-cloud/phala/vmm/qemu"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
@@ -42,6 +44,7 @@ type VMM struct {
 	store  store
 	driver machine.Driver
 	pool   *pool.Pool
+	host   hostPlane
 	puller *oci.Puller
 	drain  *drain
 	tokens map[[32]byte]caller // by sha256
@@ -79,8 +82,11 @@ func New(cfg Config) (*VMM, error) {
 	if m.tls, err = cfg.TLS.config(); err != nil {
 		return nil, err
 	}
+	if m.host, err = newHostPlane(&cfg); err != nil {
+		return nil, err
+	}
 	if m.driver == nil {
-		if m.driver, err = newDriver(cfg); err != nil {
+		if m.driver, err = newDriver(cfg, m.host.confine); err != nil {
 			return nil, err
 		}
 	}
@@ -93,14 +99,14 @@ func New(cfg Config) (*VMM, error) {
 	if m.drain, err = openDrain(cfg.Dir); err != nil {
 		return nil, err
 	}
-	m.pool = pool.New(pool.Capacity{Resources: cfg.capacity()}, nil)
+	m.pool = m.host.newPool(&cfg)
 	records, err := m.store.load()
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range records {
 		m.vms[r.VM.Spec.ID] = m.newVM(r)
-		m.hold(&r)
+		m.vms[r.VM.Spec.ID].recall()
 	}
 	return m, nil
 }
@@ -111,9 +117,21 @@ func LoadConfig(path string) (Config, error) {
 	return c, config.Load(path, &c)
 }
 
-func newDriver(cfg Config) (machine.Driver, error) {
-	if cfg.Driver == "dry" {
+func newDriver(cfg Config, walls *confine.Confiner) (machine.Driver, error) {
+	switch cfg.Driver {
+	case "dry":
 		return dry.New(dry.Config{}), nil
+	case "qemu":
+		q := qemu.Config{Options: cfg.QEMU, Dir: filepath.Join(cfg.Dir, "machines"), Log: cfg.Log, Confine: walls}
+		if cfg.Confine.UIDs > 0 { // hypervisors of other users pass through it to their machine
+			if err := os.Chmod(cfg.Dir, 0o711); err != nil { //nolint:gosec // search only
+				return nil, fmt.Errorf("VMM directory: %w", err)
+			}
+		}
+		if cfg.TEESocket != "" {
+			q.TEE = simtee.NewControl(cfg.TEESocket)
+		}
+		return qemu.New(q)
 	}
 	cfg.Network.DockerHost = cfg.DockerHost
 	return container.New(container.Config{DockerHost: cfg.DockerHost, Network: cfg.Network, TEE: simtee.NewControl(cfg.TEESocket), Log: cfg.Log})
@@ -139,6 +157,10 @@ func (m *VMM) Run(ctx context.Context) error {
 	defer stop()
 	m.ctx = func() context.Context { return loops }
 	m.refresh(ctx)
+	if err := m.startHost(loops); err != nil {
+		_ = ln.Close()
+		return err
+	}
 	m.mu.Lock()
 	for _, v := range m.vms {
 		m.wg.Go(func() { v.loop(loops) })
@@ -216,10 +238,10 @@ func (m *VMM) refresh(ctx context.Context) machine.Description {
 	return d
 }
 
-func (m *VMM) variant() string {
+func (m *VMM) described() machine.Description {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.desc.Variant
+	return m.desc
 }
 
 // runDir is short: unix socket paths are limited.
@@ -265,9 +287,6 @@ func held(r *record) vmmapi.Resources {
 	}
 	return res
 }
-
-// hold takes what a VM occupies now, which is never more than it was promised.
-func (m *VMM) hold(r *record) { m.pool.Force(r.VM.Spec.ID, claim(r), r.Place.Grant) }
 
 // releaseCompute gives back what a VM that does not run needs not.
 func (m *VMM) releaseCompute(r *record) { m.pool.Shrink(r.VM.Spec.ID) }

@@ -55,9 +55,14 @@ type Config struct {
 	SystemdMark string `toml:"-"`
 }
 
-// Default sets limits and no user ids: which are free only the host's owner knows.
+// Default sets limits if the VMM may (as root), and no user ids: which are free only
+// the host's owner knows.
 func Default() Config {
-	return Config{Cgroup: "phala", OverheadMiB: 768, Systemd: "auto", Root: "/sys/fs/cgroup", SystemdMark: "/run/systemd/system"}
+	c := Config{OverheadMiB: 768, Systemd: "auto", Root: "/sys/fs/cgroup", SystemdMark: "/run/systemd/system"}
+	if os.Geteuid() == 0 {
+		c.Cgroup = "phala"
+	}
+	return c
 }
 
 // Validate returns all problems at once.

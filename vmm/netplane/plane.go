@@ -281,6 +281,13 @@ func (p *Plane) detachLocked(ctx context.Context, id string) error {
 	return errors.Join(append(errs, p.applyLocked(ctx))...)
 }
 
+// Drop gives back the addresses of a VM that was never attached.
+func (p *Plane) Drop(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.vms, id)
+}
+
 // Forget is Detach and gives the addresses back.
 func (p *Plane) Forget(ctx context.Context, id string) error {
 	err := p.Detach(ctx, id)

@@ -56,6 +56,11 @@ type Node struct {
 	Used      Resources    `json:"used"`
 	Warnings  []string     `json:"warnings,omitempty"`
 	Draining  bool         `json:"draining,omitempty"` // takes no new VMs
+
+	GPUs     []NodeGPU     `json:"gpus,omitempty"`
+	NUMA     []NodeNUMA    `json:"numa,omitempty"`
+	Ports    *NodePorts    `json:"ports,omitempty"`
+	Networks []NodeNetwork `json:"networks,omitempty"`
 }
 
 // Resources of a VM or node. Memory and disk in MiB, CPU in virtual CPUs.
