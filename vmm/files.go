@@ -1,11 +1,15 @@
 package vmm
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 
+	"github.com/confidential-cloud/phala/appcompose"
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/measure"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
@@ -33,6 +37,16 @@ type vmConfig struct {
 	Variant          string               `json:"tdx_attestation_variant,omitempty"`
 	TDXMeasurement   *measure.Measurement `json:"tdx_measurement,omitempty"`
 	SpecVersion      int                  `json:"spec_version"`
+	SNPMeasurement   string               `json:"sev_snp_measurement,omitempty"` // JSON in a string
+	MRConfig         string               `json:"mr_config,omitempty"`           // SEV-SNP: the document of HOST_DATA
+}
+
+// snpMeasurement is vm_config.sev_snp_measurement.
+type snpMeasurement struct {
+	measure.Measurement
+	VCPUs    int    `json:"vcpus"`
+	VCPUType string `json:"vcpu_type"`
+	Features int    `json:"guest_features"`
 }
 
 // composeVMConfig describes a machine of a driver. A virtual machine's carries the
@@ -54,17 +68,64 @@ func composeVMConfig(im *image.Image, m *machine.Machine, d machine.Description)
 		c.NumNICs = n
 	}
 	if d.Variant == qemu.Variant {
-		t, hash, err := measure.ReadMeasurement(os.DirFS(im.Dir))
-		if err != nil {
+		if err := c.commit(im, m, d); err != nil {
 			return "", err
 		}
-		if hash != im.Hash {
-			return "", cvm.Errorf(cvm.Precondition, "guest image %s changed while it was read", im.Name).WithReason("image-broken")
-		}
-		c.TDXMeasurement = &t
 	}
 	b, err := json.Marshal(c)
 	return string(b), err
+}
+
+// commit adds the image's documents, to which its os_image_hash commits.
+func (c *vmConfig) commit(im *image.Image, m *machine.Machine, d machine.Description) error {
+	t, hash, err := measure.ReadMeasurement(os.DirFS(im.Dir))
+	if err != nil {
+		return err
+	}
+	if hash != im.Hash {
+		return cvm.Errorf(cvm.Precondition, "guest image %s changed while it was read", im.Name).WithReason("image-broken")
+	}
+	c.TDXMeasurement = &t
+	if d.Accel != string(qemu.SNP) || m.NoTEE {
+		return nil
+	}
+	c.TDXMeasurement, c.MRConfig = nil, m.MRConfig
+	snp := snpMeasurement{Measurement: t, VCPUs: m.Size.VCPU, VCPUType: qemu.SNPCPU, Features: 1}
+	if snp.Document, err = os.ReadFile(filepath.Join(im.Dir, "measurement.snp.cbor")); err != nil {
+		return cvm.Errorf(cvm.Precondition, "guest image %s: %w", im.Name, err).WithReason("image-no-snp").WithFix("use an image that has a measurement for SEV-SNP")
+	}
+	b, err := json.Marshal(snp)
+	c.SNPMeasurement = string(b)
+	return err
+}
+
+// bind says to what the launch of a machine is bound: on SEV-SNP to the MrConfig
+// document (version 3), else to the compose hash (version 1).
+func bind(m *machine.Machine, doc *appcompose.Document, app cvm.AppID, d machine.Description) (err error) {
+	m.MRConfigID = mrConfigID(doc.Hash())
+	if d.Accel != string(qemu.SNP) || m.NoTEE {
+		return nil
+	}
+	config := attest.MRConfig{AppID: app.String(), ComposeHash: doc.Hash().String(), KeyProvider: doc.Provider(), KeyProviderID: doc.KeyProviderID, Version: 3}
+	if doc.ManifestVersion >= 3 {
+		for _, script := range doc.InitScript {
+			config.InitScriptHashes = append(config.InitScriptHashes, fmt.Sprintf("%x", sha256.Sum256([]byte(script))))
+		}
+		if len(m.GPUs) > 0 {
+			gpu, err := doc.GPUPolicyHash()
+			if err != nil {
+				return err
+			}
+			config.GPUPolicyHash = hex.EncodeToString(gpu[:])
+		}
+	}
+	if m.MRConfig, err = config.Document(); err != nil {
+		return err
+	}
+	hash := attest.HostData(m.MRConfig)
+	m.MRConfigID = cvm.Measurement{3}
+	copy(m.MRConfigID[1:], hash[:])
+	return nil
 }
 
 // mrConfigID is the V1 form of A.5: version byte and compose hash. The guest

@@ -76,6 +76,8 @@ type Machine struct {
 	// registers follow from it.
 	VMConfig   string
 	MRConfigID cvm.Measurement
+	// MRConfig is the document that MRConfigID is the hash of, where it has one (SEV-SNP).
+	MRConfig string
 
 	// What follows is for drivers of real machines; the others ignore it.
 	NICs    []NIC    // in order; the first has the default route

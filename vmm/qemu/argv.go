@@ -63,7 +63,7 @@ func (b *builder) process() {
 		b.add("-cpu", "max")
 	case SNP:
 		b.add("-accel", "kvm")
-		b.add("-cpu", snpCPU)
+		b.add("-cpu", SNPCPU)
 	default:
 		b.add("-accel", "kvm")
 		b.add("-cpu", "host")

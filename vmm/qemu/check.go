@@ -10,8 +10,10 @@ import (
 	"github.com/confidential-cloud/phala/vmm/machine"
 )
 
+// SNPCPU is the processor model of SEV-SNP machines; it enters their launch digest.
+const SNPCPU = "EPYC-v4"
+
 const (
-	snpCPU     = "EPYC-v4"
 	maxCmdline = 4096 // bytes
 	maxDisks   = 16   // verity volumes
 	maxNICs    = 8
