@@ -16,6 +16,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/boot"
 	"github.com/confidential-cloud/phala/guest-agent/compose"
+	"github.com/confidential-cloud/phala/guest-agent/disk"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/guest-agent/lease"
 	"github.com/confidential-cloud/phala/guest-agent/serve"
@@ -48,6 +49,7 @@ type Agent struct {
 	lost    context.CancelCauseFunc
 	link    *hostlink.Relay // of a machine
 	system  guestapi.Stage
+	disk    *disk.Opened
 }
 
 // New checks the configuration; it touches nothing yet.
@@ -73,9 +75,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	defer cancel(nil)
 	a.lost = cancel
 	if a.cfg.Machine {
-		stop, err := a.startMachine(ctx)
-		if err != nil {
-			return err // nobody to tell: the console shows it
+		stop, failed := a.startMachine(ctx)
+		if failed != nil {
+			return failed // nobody to tell: the console shows it
 		}
 		defer stop()
 		defer func() {
@@ -177,7 +179,7 @@ func (a *Agent) stop(ctx context.Context, grace time.Duration) error {
 		a.notify(ctx, guestapi.Notify{Event: "shutdown.progress", Payload: "stopping the containers"})
 		errs = append(errs, a.engine.Stop(ctx, grace), a.engine.StopDaemon())
 	}
-	errs = append(errs, a.group.Stop())
+	errs = append(errs, a.group.Stop(), a.closeDisk(ctx))
 	a.notify(ctx, guestapi.Notify{Event: "shutdown.progress", Payload: "stopped"})
 	return errors.Join(errs...)
 }
@@ -191,6 +193,9 @@ func (a *Agent) rollback() {
 		if err := a.engine.StopDaemon(); err != nil {
 			a.log.Warn("stopping dockerd", "err", err)
 		}
+	}
+	if err := a.closeDisk(context.Background()); err != nil {
+		a.log.Warn("closing the data disk", "err", err)
 	}
 	a.log.Info("the boot was undone")
 }
@@ -256,6 +261,7 @@ func (a *Agent) deps() boot.Deps {
 	}
 	if a.cfg.Machine {
 		d.Network, d.Clock = a.startNetwork, a.startClock
+		d.KMS, d.Disk = a.keysOfMachine, a.openMachineDisk
 		d.Volumes = true
 		d.Env = func(ctx context.Context, s *boot.State) error {
 			if err := a.environment(ctx, s); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -70,6 +71,14 @@ func power(t *testing.T, w *world, extra ...string) *guestVM {
 	if err := os.WriteFile(tarFile, shared.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	data := filepath.Join(w.dir, "data.img")
+	f, err := os.OpenFile(data, os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = errors.Join(f.Truncate(1<<30), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	g := &guestVM{world: w, serial: filepath.Join(w.dir, "serial.log"), done: make(chan error, 1), qmp: filepath.Join(w.dir, "qmp.sock")}
 	link := filepath.Join(w.dir, "link.sock")
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -78,6 +87,7 @@ func power(t *testing.T, w *world, extra ...string) *guestVM {
 		"-nodefaults", "-display", "none", "-no-reboot", "-bios", file("ovmf.fd"), "-kernel", file("bzImage"), "-initrd", file("initramfs.cpio.gz"), "-append", meta.Cmdline,
 		"-drive", "file=" + file("rootfs.img") + ",if=none,id=root,format=raw,readonly=on", "-device", "virtio-blk-pci,drive=root,serial=phala-rootfs",
 		"-drive", "file=" + tarFile + ",if=none,id=shared,format=raw,readonly=on", "-device", "virtio-blk-pci,drive=shared,serial=phala-shared",
+		"-drive", "file=" + data + ",if=none,id=data,format=raw,cache=unsafe,discard=unmap", "-device", "virtio-blk-pci,drive=data,serial=phala-data",
 		"-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0",
 		"-chardev", "socket,id=link,path=" + link + ",server=on,wait=off", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=link,name=phala.link",
 		"-qmp", "unix:" + g.qmp + ",server=on,wait=off",

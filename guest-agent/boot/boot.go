@@ -19,13 +19,14 @@ import (
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/hostshare"
 	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
 // Reasons of a boot that ended, beside kmsapi's.
 const (
-	ReasonShared      = "host-shared-invalid"
+	ReasonShared      = hostshare.Reason
 	ReasonUnpinned    = "kms-not-pinned"
 	ReasonUnsupported = "unsupported"
 	ReasonHost        = "host-refused-instance-info"

@@ -21,6 +21,7 @@ import (
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/hostshare"
 	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
@@ -392,7 +393,7 @@ func TestReadShared(t *testing.T) {
 	})
 	t.Run("all", func(t *testing.T) {
 		dir := good(t)
-		write(t, dir, ".sys-config.json", `{"kms_urls":["https://k"],"vm_config":"{}","not_known":1}`)
+		write(t, dir, ".sys-config.json", `{"kms_urls":["https://k"],"vm_config":"{}","mr_config":null,"nvidia_attestation_proxy_url":"https://n"}`)
 		write(t, dir, ".env-signature.json", `{"counter":3,"signer":"0x1","signature":"00"}`)
 		write(t, dir, ".encrypted-env", "blob")
 		s, err := ReadShared(dir)
@@ -409,9 +410,17 @@ func TestReadShared(t *testing.T) {
 		"symlinked env": func(dir string) { _ = os.Symlink("/etc/passwd", filepath.Join(dir, ".encrypted-env")) },
 		"fifo":          func(dir string) { _ = syscall.Mkfifo(filepath.Join(dir, ".encrypted-env"), 0o600) },
 		"directory":     func(dir string) { _ = os.Mkdir(filepath.Join(dir, ".encrypted-env"), 0o700) },
-		"env too large": func(dir string) { write(t, dir, ".encrypted-env", strings.Repeat("x", maxEnv+1)) },
-		"sys too large": func(dir string) { write(t, dir, ".sys-config.json", strings.Repeat(" ", maxSys+1)) },
-		"sys not JSON":  func(dir string) { write(t, dir, ".sys-config.json", "{") },
+		"env too large": func(dir string) {
+			write(t, dir, ".encrypted-env", strings.Repeat("x", int(hostshare.Limit(hostshare.EncryptedEnv))+1))
+		},
+		"sys too large": func(dir string) {
+			write(t, dir, ".sys-config.json", strings.Repeat(" ", int(hostshare.Limit(hostshare.SysConfig))+1))
+		},
+		"sys, a key that is not known":      func(dir string) { write(t, dir, ".sys-config.json", `{"vm_config":"{}","not_known":1}`) },
+		"sys, something after it":           func(dir string) { write(t, dir, ".sys-config.json", `{"vm_config":"{}"}{}`) },
+		"instance, a key that is not known": func(dir string) { write(t, dir, ".instance_info", `{"app_id":"","x":1}`) },
+		"signature, an unknown key":         func(dir string) { write(t, dir, ".env-signature.json", `{"counter":1,"x":1}`) },
+		"sys not JSON":                      func(dir string) { write(t, dir, ".sys-config.json", "{") },
 		"compose too large": func(dir string) {
 			write(t, dir, "app-compose.json", strings.Repeat(" ", appcompose.MaxSize+1))
 		},

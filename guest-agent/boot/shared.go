@@ -7,29 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/hostshare"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
-)
-
-// Names and limits (bytes) of the host-shared files (dstack-core A.7).
-const (
-	fileCompose   = "app-compose.json"
-	fileSys       = ".sys-config.json"
-	fileInstance  = ".instance_info"
-	fileEnv       = ".encrypted-env"
-	fileEnvSig    = ".env-signature.json"
-	fileUser      = ".user-config"
-	maxSys        = 32 << 10
-	maxInstance   = 10 << 10
-	maxEnv        = 256 << 10
-	maxEnvSig     = 4 << 10
-	maxUserConfig = 50 << 20
 )
 
 // Shared is what the host handed over, parsed and bounded. Nothing in it is
@@ -47,90 +30,62 @@ type Shared struct {
 // or a file over its limit is refused: the host may point at anything.
 func ReadShared(dir string) (*Shared, error) {
 	s := &Shared{}
-	raw, err := readFile(dir, fileCompose, appcompose.MaxSize)
+	raw, err := hostshare.ReadFile(dir, hostshare.AppCompose)
 	if err != nil {
 		return nil, err
 	}
 	if raw == nil {
-		return nil, cvm.Errorf(cvm.Invalid, "%s is missing in %s", fileCompose, dir).WithReason(ReasonShared)
+		return nil, cvm.Errorf(cvm.Invalid, "%s is missing in %s", hostshare.AppCompose, dir).WithReason(ReasonShared)
 	}
 	if s.Compose, err = appcompose.Parse(raw); err != nil {
 		return nil, err
 	}
-	if err := readJSON(dir, fileSys, maxSys, &s.Sys); err != nil {
+	if err := readJSON(dir, hostshare.SysConfig, &s.Sys); err != nil {
 		return nil, err
 	}
-	if err := readJSON(dir, fileInstance, maxInstance, &s.Instance); err != nil {
+	if err := readJSON(dir, hostshare.InstanceInfo, &s.Instance); err != nil {
 		return nil, err
 	}
-	if s.EncryptedEnv, err = readFile(dir, fileEnv, maxEnv); err != nil {
+	if s.EncryptedEnv, err = hostshare.ReadFile(dir, hostshare.EncryptedEnv); err != nil {
 		return nil, err
 	}
 	if len(s.EncryptedEnv) == 0 {
 		s.EncryptedEnv = nil
 	}
 	var sig vmmapi.EnvSignature
-	if err := readJSON(dir, fileEnvSig, maxEnvSig, &sig); err != nil {
+	if err := readJSON(dir, hostshare.EnvSignature, &sig); err != nil {
 		return nil, err
 	}
 	if sig != (vmmapi.EnvSignature{}) {
 		s.EnvSignature = &sig
 	}
-	if s.UserConfig, err = readFile(dir, fileUser, maxUserConfig); err != nil {
+	if s.UserConfig, err = hostshare.ReadFile(dir, hostshare.UserConfig); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// readJSON leaves v as it is when the file is absent. Unknown keys are ignored:
-// the reference's hosts write more than we read.
-func readJSON(dir, name string, limit int64, v any) error {
-	b, err := readFile(dir, name, limit)
+// readJSON leaves v as it is when the file is absent. A key that v has not, and
+// anything after the object, is an error: what the host wrote in vain it meant for
+// something, and nobody would see that it is not done.
+func readJSON(dir, name string, v any) error {
+	b, err := hostshare.ReadFile(dir, name)
 	if err != nil || len(bytes.TrimSpace(b)) == 0 {
 		return err
 	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return cvm.Errorf(cvm.Invalid, "host-shared file %s: %w", name, err).WithReason(ReasonShared)
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	err = d.Decode(v)
+	if err == nil {
+		if _, more := d.Token(); more != io.EOF {
+			err = errors.New("there is something after the object")
+		}
+	}
+	if err != nil {
+		return cvm.Errorf(cvm.Invalid, "host-shared file %s: %w", name, err).WithReason(ReasonShared).
+			WithFix("the host's VMM and this image are of different versions, or the file was edited")
 	}
 	return nil
-}
-
-// readFile returns nil when the file is absent.
-func readFile(dir, name string, limit int64) ([]byte, error) {
-	bad := func(format string, args ...any) error {
-		return cvm.Errorf(cvm.Invalid, "host-shared file %s: "+format, append([]any{name}, args...)...).WithReason(ReasonShared)
-	}
-	// O_NONBLOCK: opening a FIFO must not wait for a writer that never comes.
-	fd, err := unix.Open(dir+"/"+name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return nil, nil
-	case errors.Is(err, unix.ELOOP):
-		return nil, bad("is a symbolic link")
-	case err != nil:
-		return nil, bad("%w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, bad("%w", err)
-	}
-	if !st.Mode().IsRegular() {
-		return nil, bad("is not a regular file")
-	}
-	if st.Size() > limit {
-		return nil, bad("%d bytes, the limit is %d", st.Size(), limit)
-	}
-	// The size may change while it is read: the limit is kept on what arrives.
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, bad("%w", err)
-	}
-	if int64(len(b)) > limit {
-		return nil, bad("more than %d bytes", limit)
-	}
-	return b, nil
 }
 
 // identity decides app id, seed and instance id (A.5). fresh says that the seed
@@ -138,7 +93,7 @@ func readFile(dir, name string, limit int64) ([]byte, error) {
 func identity(s *Shared, rand io.Reader) (app cvm.AppID, inst cvm.InstanceID, seed []byte, fresh bool, err error) {
 	if s.Instance.AppID != "" {
 		if app, err = cvm.ParseAppID(s.Instance.AppID); err != nil {
-			return app, inst, nil, false, fmt.Errorf("%s: %w", fileInstance, err)
+			return app, inst, nil, false, fmt.Errorf("%s: %w", hostshare.InstanceInfo, err)
 		}
 	} else {
 		h := s.Compose.Hash()
@@ -150,7 +105,7 @@ func identity(s *Shared, rand io.Reader) (app cvm.AppID, inst cvm.InstanceID, se
 	// Without a key provider nothing lasts, so the instance does not either.
 	if s.Instance.Seed != "" && s.Compose.Provider() != appcompose.ProviderNone {
 		if seed, err = hex.DecodeString(s.Instance.Seed); err != nil || len(seed) != 20 {
-			return app, inst, nil, false, cvm.Errorf(cvm.Invalid, "%s: instance_id_seed: want 40 hex digits", fileInstance).WithReason(ReasonShared)
+			return app, inst, nil, false, cvm.Errorf(cvm.Invalid, "%s: instance_id_seed: want 40 hex digits", hostshare.InstanceInfo).WithReason(ReasonShared)
 		}
 		return app, cvm.NewInstanceID(seed, app), seed, false, nil
 	}

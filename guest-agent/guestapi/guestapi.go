@@ -204,7 +204,8 @@ type Notify struct {
 	Payload string `json:"payload"`
 }
 
-// SysConfig is .sys-config.json (host-written, unmeasured), reference names.
+// SysConfig is .sys-config.json (host-written, unmeasured), reference names. A key that
+// is not here is an error in the guest.
 type SysConfig struct {
 	KMSURLs            []string       `json:"kms_urls"`
 	GatewayURLs        []string       `json:"gateway_urls"`
@@ -213,7 +214,11 @@ type SysConfig struct {
 	DockerRegistry     string         `json:"docker_registry,omitempty"`     // mirror for docker.io, "http://ip:port"
 	InsecureRegistries []string       `json:"insecure_registries,omitempty"` // ours: private IP literals only
 	HostAPIURL         string         `json:"host_api_url,omitempty"`
-	VMConfig           string         `json:"vm_config"` // JSON string (A.7)
+	// What the reference's hosts also write; this guest does not use it.
+	TproxyURLs  []string `json:"tproxy_urls,omitempty"` // old name of gateway_urls
+	NvidiaProxy string   `json:"nvidia_attestation_proxy_url,omitempty"`
+	MRConfig    any      `json:"mr_config,omitempty"`
+	VMConfig    string   `json:"vm_config"` // JSON string (A.7)
 }
 
 // InstanceInfo is .instance_info.
