@@ -4,10 +4,17 @@ package sdk
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"hash"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -17,6 +24,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	secpecdsa "github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
+	"golang.org/x/crypto/sha3"
+
+	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/attest/tdx"
 	"github.com/confidential-cloud/phala/cvm"
 	guestagent "github.com/confidential-cloud/phala/guest-agent"
@@ -149,60 +161,167 @@ func TestSimulatorGolden(t *testing.T) {
 	}
 }
 
+// nodeFacts is what the SDK gave back; it is checked here, not there.
+type nodeFacts struct {
+	Info struct {
+		AppID    string `json:"app_id"`
+		Instance string `json:"instance_id"`
+		Compose  string `json:"compose_hash"`
+		Device   string `json:"device_id"`
+		Image    string `json:"os_image_hash"`
+		MRTD     string `json:"mrtd"`
+		RTMR3    string `json:"rtmr3"`
+		Events   int    `json:"events"`
+	}
+	Key, Ed25519 keyAnswer2
+	TLS          struct {
+		Chain []string
+		Key   string
+		Dated string
+		Plain string
+	}
+	Quote       string
+	Replay      []string
+	Attestation string
+	Sign        map[string]struct {
+		Signature, Key string
+		Chain          []string
+	}
+	Derived struct{ Chain []string }
+	Hashes  map[string]string
+	Env     string
+}
+
+type keyAnswer2 struct {
+	Key   string
+	Chain []string
+}
+
+// nodeInput is what the SDK's functions without a socket are asked.
+func nodeInput(t *testing.T) (text string, key keys.Secret) {
+	t.Helper()
+	app, err := cvm.ParseAppID(goldenApp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		t.Fatal(err)
+	}
+	key = keys.NewSecret(raw)
+	pub, err := ecdh.X25519().NewPrivateKey(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := secp256k1.GeneratePrivateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(parts ...[]byte) string {
+		compact := secpecdsa.SignCompact(signer, keccak(parts...), true)
+		return hex.EncodeToString(append(compact[1:], compact[0]-31))
+	}
+	now := time.Now().Unix()
+	envKey := pub.PublicKey().Bytes()
+	doc := map[string]any{"manifest_version": 2, "name": "n", "runner": "docker-compose", "docker_compose_file": "a: <b> & \u00e9\n", "allowed_envs": []string{"B", "A"}, "kms_enabled": true}
+	canonical, err := appcompose.Canonical(mustJSON(t, doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := sha256.Sum256(canonical)
+	return string(mustJSON(t, map[string]any{
+		"compose": doc, "composeHash": hex.EncodeToString(hash[:]), "envKey": hex.EncodeToString(envKey), "app": goldenApp, "timestamp": now,
+		"signer":   hex.EncodeToString(signer.PubKey().SerializeCompressed()),
+		"envSig":   sign([]byte("dstack-env-encrypt-pubkey:"), app[:], envKey),
+		"envSigV1": sign([]byte("dstack-env-encrypt-pubkey:"), app[:], binary.BigEndian.AppendUint64(nil, uint64(now)), envKey),
+	})), key
+}
+
+func mustJSON(t *testing.T, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestNodeSDK calls every public function of the SDK; what came back is checked by
+// this test's own code.
 func TestNodeSDK(t *testing.T) {
 	dir := simulator(t)
-	modules := install(t)
-	b, err := exec.Command("node", "check.mjs", dir, modules).Output() // stderr has the SDK's deprecation notes
+	input, envKey := nodeInput(t)
+	b, err := exec.Command("node", "check.mjs", dir, install(t), input).Output() // stderr has the SDK's deprecation notes
 	if err != nil {
 		t.Fatalf("%v\n%s", err, b)
 	}
 	var out struct {
-		Reachable []bool
-		Info      struct {
-			AppID   string  `json:"app_id"`
-			TCBInfo tcbInfo `json:"tcb_info"`
-			Cert    string  `json:"app_cert"`
-		}
-		Version struct{ Version string }
-		Key     []any
-		Quote   struct{ Quote string }
-		Attest  string
-		TooLong string
-		TLS     struct {
-			Key   string
-			Chain []string
-			Bytes int
-		}
-		Sign                map[string][]any
-		Digest, Unsupported string
-		Derive, Raw         int
-		Hashes              map[string]string
+		Verdicts map[string]any
+		Facts    nodeFacts
 	}
 	if err := json.Unmarshal(b, &out); err != nil {
 		t.Fatalf("%v\n%.2000s", err, b)
 	}
-	if !slices.Equal(out.Reachable, []bool{true, true}) || out.Info.AppID != goldenApp || out.Info.TCBInfo.MRTD != goldenMRTD || out.Info.Cert == "" || out.Version.Version == "" {
-		t.Errorf("info %.300s", b)
-	}
-	if out.Key[0] != out.Key[1] || len(out.Key[0].(string)) != 64 || len(out.Key[2].([]any)) != 2 {
-		t.Errorf("keys %v", out.Key)
-	}
-	if out.Quote.Quote == "" || out.Attest == "" || out.TooLong == "" || out.TLS.Bytes != 32 || out.TLS.Key != "-----BEGIN PRIVATE KEY-----" {
-		t.Errorf("quote, attestation, TLS: %v %q %q %+v", out.Quote.Quote != "", out.Attest, out.TooLong, out.TLS)
-	}
-	checkLeaf(t, out.TLS.Chain)
-	for a, v := range out.Sign {
-		if !slices.Equal(v, []any{true, false, 3.0, true}) {
-			t.Errorf("sign %s: %v", a, v)
+	for fn, v := range out.Verdicts {
+		if v != true {
+			t.Errorf("%s: %v", fn, v)
 		}
 	}
-	if !strings.Contains(out.Digest, "32-byte digest") || out.Unsupported == "" || out.Derive != 32 || out.Raw == 0 {
-		t.Errorf("%q %q %d %d", out.Digest, out.Unsupported, out.Derive, out.Raw)
+	if len(out.Verdicts) < 24 {
+		t.Errorf("only %d functions were called", len(out.Verdicts))
 	}
-	for h, e := range out.Hashes {
-		if e != "" {
-			t.Errorf("tdxQuote with %s: %s", h, e)
+	f := out.Facts
+	i := f.Info
+	if i.AppID != goldenApp || i.Instance != goldenInstance || i.Compose != goldenCompose || i.Device != goldenDevice || i.Image != goldenImage || i.MRTD != goldenMRTD || i.RTMR3 != goldenRTMR3 || i.Events != 33 {
+		t.Errorf("info %+v", i)
+	}
+	if len(f.Replay) != 4 || f.Replay[3] != goldenRTMR3 {
+		t.Errorf("the SDK's replay of the event log: %q", f.Replay)
+	}
+	app := unhex(t, goldenApp)
+	checkChain(t, app, "test", secp256k1.PrivKeyFromBytes(unhex(t, f.Key.Key)).PubKey().SerializeCompressed(), f.Key.Chain)
+	checkChain(t, app, "test", ed25519.NewKeyFromSeed(unhex(t, f.Ed25519.Key)).Public().(ed25519.PublicKey), f.Ed25519.Chain)
+	for a, s := range f.Sign {
+		if len(s.Chain) != 3 || s.Chain[0] != s.Signature {
+			t.Errorf("%s: %+v", a, s)
+			continue
 		}
+		checkChain(t, app, "signing", unhex(t, s.Key), s.Chain[1:])
+	}
+	checkLeaf(t, f.TLS.Chain)
+	if c := certs(t, []string{f.TLS.Dated, f.TLS.Plain}); c[0].NotBefore.Unix() != 1700000000 || c[0].NotAfter.Unix() != 1900000000 || extension(t, c[0], 9) == nil && extension(t, c[0], 3) == nil || len(c[1].DNSNames) != 0 {
+		t.Errorf("dated %v to %v", c[0].NotBefore, c[0].NotAfter)
+	}
+	if a := readAttestation(t, unhex(t, strings.TrimPrefix(f.Attestation, "0x"))); string(a.reportData[:5]) != "test\x00" {
+		t.Error("attest: report data")
+	}
+	checkHashes(t, f.Hashes)
+	vars, err := keys.DecryptEnv(envKey, unhex(t, f.Env))
+	if err != nil || len(vars) != 2 || vars[0].Value != "v\u00e4\"lue\n" {
+		t.Errorf("encryptEnvVars: %v %v", vars, err)
+	}
+}
+
+// checkHashes recomputes the report data of TdxQuote (C.3).
+func checkHashes(t *testing.T, got map[string]string) {
+	t.Helper()
+	in := []byte("app-data:test content")
+	sum := func(h hash.Hash) string {
+		h.Write(in)
+		return hex.EncodeToString(append(h.Sum(nil), make([]byte, 64)...)[:64])
+	}
+	want := map[string]string{
+		"sha256": sum(sha256.New()), "sha384": sum(sha512.New384()), "sha512": sum(sha512.New()), "default": sum(sha512.New()), "sha3-256": sum(sha3.New256()), "sha3-384": sum(sha3.New384()),
+		"sha3-512": sum(sha3.New512()), "keccak256": sum(sha3.NewLegacyKeccak256()), "keccak512": sum(sha3.NewLegacyKeccak512()),
+		"raw": strings.Repeat("00", 60) + hex.EncodeToString([]byte("test")), // the SDK pads on the left
+	}
+	for name, w := range want {
+		if got[name] != w {
+			t.Errorf("report data of %s: %s, want %s", name, got[name], w)
+		}
+	}
+	if len(got["keccak384"]) != 128 || got["keccak384"][96:] != strings.Repeat("0", 32) || got["keccak384"][:96] == got["sha3-384"][:96] {
+		t.Errorf("keccak384: %s", got["keccak384"])
 	}
 }
 
@@ -227,7 +346,7 @@ func install(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	for _, n := range []string{"package.json", "package-lock.json"} {
-		b, err := os.ReadFile(filepath.Join("..", "apps", "wallet", n))
+		b, err := os.ReadFile(n)
 		if err != nil {
 			t.Fatal(err)
 		}
