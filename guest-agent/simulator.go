@@ -102,7 +102,7 @@ func fixtures(dir string, log *slog.Logger) (*serve.Backend, error) {
 		Sign: func(_ context.Context, key *ecdsa.PrivateKey, c kmsapi.CertConfig) ([]string, error) {
 			return IssueLocal(ca, &key.PublicKey, l.AppID, c, time.Now())
 		},
-		DataDir: dir,
+		DataDir: dir, Simulated: true,
 	}, nil
 }
 

@@ -191,6 +191,9 @@ var page = template.Must(template.New("").Parse(`<!doctype html>
 {{if .Containers}}<h2>Containers</h2><table><tr><th>Name</th><th>Image</th><th>Status</th></tr>
 {{range .Containers}}<tr><td>{{if $.Logs}}<a href="/logs/{{.Name}}?text&amp;bare&amp;tail=200">{{.Name}}</a>{{else}}{{.Name}}{{end}}</td><td>{{.Image}}</td><td>{{.Status}}</td></tr>
 {{end}}</table>{{end}}
+{{if .Images}}<h2>Images</h2><table><tr><th>Service</th><th>Image</th><th>Named by</th></tr>
+{{range .Images}}<tr><td>{{.Service}}</td><td><code>{{.Image}}</code></td><td>{{if .Pinned}}digest{{else if .Built}}nothing: built in the guest{{else}}a tag, which the registry may move{{end}}</td></tr>
+{{end}}</table>{{end}}
 </html>
 `))
 
@@ -201,7 +204,8 @@ func (b *Backend) dashboard(w http.ResponseWriter, r *http.Request) {
 		Name, App, Instance, Compose, Provider string
 		Simulated, Logs                        bool
 		Containers                             []row
-	}{b.App.Name, b.AppID.String(), b.InstanceID.String(), b.ComposeHash.String(), b.App.Provider(), b.KMS.Simulated, b.App.PublicLogs, nil}
+		Images                                 []guestapi.ImageUse
+	}{b.App.Name, b.AppID.String(), b.InstanceID.String(), b.ComposeHash.String(), b.App.Provider(), b.Simulated || b.KMS.Simulated, b.App.PublicLogs, nil, nil}
 	if b.Containers != nil && b.App.PublicSysinfo {
 		list, err := b.Containers.Containers(r.Context())
 		if err != nil {
@@ -210,6 +214,9 @@ func (b *Backend) dashboard(w http.ResponseWriter, r *http.Request) {
 		for _, c := range list {
 			d.Containers = append(d.Containers, row{strings.TrimPrefix(strings.Join(c.Names, " "), "/"), c.Image, c.Status})
 		}
+	}
+	if b.Containers != nil && b.App.TCBInfoPublic() { // the compose file is public then, and with it these names
+		d.Images = b.Containers.Images()
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")

@@ -63,6 +63,7 @@ type Backend struct {
 	QuoteAttestation bool
 
 	KMS       guestapi.KMSInfo // zero without a KMS
+	Simulated bool             // no TEE at all: fixtures
 	Receipt   ledger.Receipt
 	HasEnv    bool
 	EnvSigned bool
