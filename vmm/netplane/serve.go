@@ -147,7 +147,7 @@ func (p *Plane) advertise(ctx context.Context, b *Bridge) error {
 	if err != nil {
 		return linkError("router of "+b.Name, err)
 	}
-	defer pc.Close()
+	defer func() { _ = pc.Close() }()
 	c := ipv6.NewPacketConn(pc)
 	var only ipv6.ICMPFilter
 	only.SetAll(true)
