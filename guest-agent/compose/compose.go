@@ -184,8 +184,8 @@ const overrideName = "socket-policy.json"
 func (e *Engine) now() time.Time       { return time.Now() }
 func (e *Engine) overrideFile() string { return filepath.Join(e.cfg.WorkDir, overrideName) }
 func (e *Engine) composeFile() string  { return filepath.Join(e.cfg.WorkDir, "docker-compose.yaml") }
-func (e *Engine) configDir() string   { return filepath.Join(e.cfg.WorkDir, ".docker") }
-func (e *Engine) seconds() string     { return fmt.Sprint(int(e.cfg.StopTimeout / time.Second)) }
+func (e *Engine) configDir() string    { return filepath.Join(e.cfg.WorkDir, ".docker") }
+func (e *Engine) seconds() string      { return fmt.Sprint(int(e.cfg.StopTimeout / time.Second)) }
 
 // login checks the credentials with the registry first: a pull that fails for want
 // of them says so badly. Then it hands them to Compose.

@@ -359,9 +359,8 @@ func readAttestation(t *testing.T, b []byte) (a attestationV) {
 		t.Fatal("no attestation")
 	}
 	if b[0] != 0 {
-		v := map[string]any{}
 		m, rest := msgpack(t, b)
-		v, _ = m.(map[string]any)
+		v, _ := m.(map[string]any)
 		if len(rest) > 0 || v["version"] != int64(1) {
 			t.Fatalf("V1: %d bytes behind, version %v", len(rest), v["version"])
 		}

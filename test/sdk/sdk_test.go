@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	stdsha3 "crypto/sha3"
 	"crypto/sha512"
 	"crypto/x509"
 	"encoding/binary"
@@ -311,8 +312,8 @@ func checkHashes(t *testing.T, got map[string]string) {
 		return hex.EncodeToString(append(h.Sum(nil), make([]byte, 64)...)[:64])
 	}
 	want := map[string]string{
-		"sha256": sum(sha256.New()), "sha384": sum(sha512.New384()), "sha512": sum(sha512.New()), "default": sum(sha512.New()), "sha3-256": sum(sha3.New256()), "sha3-384": sum(sha3.New384()),
-		"sha3-512": sum(sha3.New512()), "keccak256": sum(sha3.NewLegacyKeccak256()), "keccak512": sum(sha3.NewLegacyKeccak512()),
+		"sha256": sum(sha256.New()), "sha384": sum(sha512.New384()), "sha512": sum(sha512.New()), "default": sum(sha512.New()), "sha3-256": sum(stdsha3.New256()), "sha3-384": sum(stdsha3.New384()),
+		"sha3-512": sum(stdsha3.New512()), "keccak256": sum(sha3.NewLegacyKeccak256()), "keccak512": sum(sha3.NewLegacyKeccak512()),
 		"raw": strings.Repeat("00", 60) + hex.EncodeToString([]byte("test")), // the SDK pads on the left
 	}
 	for name, w := range want {
