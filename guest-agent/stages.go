@@ -65,6 +65,7 @@ func (a *Agent) releaseKeys(ctx context.Context, s *boot.State, progress func(st
 }
 
 func evidenceContext(s *boot.State) (c kmsapi.EvidenceContext) {
+	c.DiskGeneration = s.DiskGeneration
 	if s.Shared.EncryptedEnv == nil {
 		return c
 	}
@@ -300,7 +301,7 @@ func (a *Agent) joinGateway(ctx context.Context, _ *boot.State) error {
 			return ctx.Err()
 		}
 		a.log.Warn("joining the gateway failed; trying again in the background", "err", err, "reason", cvm.ReasonOf(err))
-		a.notify(ctx, guestapi.Notify{Event: "boot.progress", Payload: "9/10 joining the gateway (waiting: " + err.Error() + ")"})
+		a.notify(ctx, guestapi.Notify{Event: "boot.progress", Payload: a.present() + " joining the gateway (waiting: " + err.Error() + ")"})
 		a.edge.kick()
 	}
 	a.group.Go(ctx, "gateway", a.edge.run)
