@@ -11,7 +11,7 @@
 #
 # -o  the directory of the image, for one flavour (default: below build/images)
 # -a  a ready agent binary instead of building cmd/phala-guest-agent
-# -l  compression of the machine's root filesystem: 1 (seconds) to 22; the default, 19,
+# -l  compression of the machine's root filesystem: 1 (seconds) to 22; the default, 15,
 #     is the released image's
 #
 # The packages are those of os/packages.lock. PHALA_IMAGE_UNLOCKED=1 takes what the
@@ -27,7 +27,7 @@ repo=$(dirname "$here")
 cache=${PHALA_IMAGE_CACHE:-$here/cache}
 out=
 agent=
-level=19
+level=15
 say() { echo "image: $*"; }
 fail() {
 	echo "image: $*" >&2

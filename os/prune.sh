@@ -25,7 +25,7 @@ cut -d: -f1 etc/passwd | sed 's/$/:*:::::::/' >etc/shadow
 cut -d: -f1 etc/group | sed 's/$/:*::/' >etc/gshadow
 rm -f etc/passwd- etc/shadow- etc/group- etc/gshadow- etc/subuid* etc/subgid* etc/.pwd.lock
 # Nothing is setuid or setgid: everything in a guest runs as root or in a container.
-find . -xdev -type f -perm /6000 -exec chmod u-s,g-s {} +
+find . -xdev ! -type l -perm /6000 -exec chmod u-s,g-s {} +
 # Not for a machine: documentation (the licences stay), other languages, character sets.
 find usr/share/doc -type f ! -name copyright -delete
 find usr/share/doc -type l -delete

@@ -72,7 +72,13 @@ func files(dir string) (names []string, err error) {
 		}
 		return err
 	})
+	// What describes the others comes last: the first difference is then the cause.
+	slices.SortStableFunc(names, func(a, b string) int { return rank(a) - rank(b) })
 	return names, err
+}
+
+func rank(name string) int {
+	return slices.Index([]string{"metadata.json", "measurement.tdx.cbor", "measurement.snp.cbor", "sha256sum.txt", "digest.txt"}, filepath.Base(name))
 }
 
 // firstByte is the offset of the first difference, -1 when there is none.

@@ -25,7 +25,7 @@ func main() {
 	flag.BoolVar(&c.dev, "dev", false, "the dev flavour")
 	flag.BoolVar(&c.unlocked, "unlocked", false, "the lock file is not the released one")
 	flag.Int64Var(&c.epoch, "epoch", 0, "modification time of everything, Unix seconds")
-	flag.IntVar(&c.level, "level", 19, "compression of the root filesystem, 1 (fast) to 22")
+	flag.IntVar(&c.level, "level", 15, "compression of the root filesystem, 1 (fast) to 22")
 	flag.StringVar(&c.out, "out", "", "directory for the files; must exist")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

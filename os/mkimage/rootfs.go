@@ -168,7 +168,7 @@ func (t *rootTar) squash(ctx context.Context, c config, out string) error {
 	}
 	epoch := strconv.FormatInt(t.epoch.Unix(), 10)
 	cmd := exec.CommandContext(ctx, "mksquashfs", "-", out, "-tar", "-comp", "zstd", "-Xcompression-level", strconv.Itoa(c.level), "-b", "256K", "-no-xattrs", "-quiet",
-		"-no-progress", "-noappend", "-mkfs-time", epoch, "-root-mode", "0755", "-root-uid", "0", "-root-gid", "0", "-root-time", epoch)
+		"-no-progress", "-noappend", "-mkfs-time", epoch, "-all-time", epoch, "-root-mode", "0755", "-root-uid", "0", "-root-gid", "0", "-root-time", epoch)
 	// SOURCE_DATE_EPOCH and -mkfs-time together are an error of mksquashfs's.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "SOURCE_DATE_EPOCH=") })
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
