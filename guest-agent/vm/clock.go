@@ -72,11 +72,10 @@ func (c *Clock) Run(ctx context.Context, secure bool) error {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		c.Log.Warn("chronyd ended; the clock is not kept", "err", err, "says", lastLine(out.String()))
+		<-ctx.Done()
 	}
-	c.Log.Warn("chronyd ended; the clock is not kept", "err", err, "says", lastLine(out.String()))
-	<-ctx.Done()
 	return nil
 }
 

@@ -74,11 +74,10 @@ func (n *Network) Start(ctx context.Context, cards []string) error {
 		wctx, cancel := context.WithTimeout(ctx, leaseWait)
 		err := n.lease(wctx, c)
 		cancel()
-		switch {
-		case err == nil:
-		case i == 0:
+		if err != nil && i == 0 {
 			return err
-		default:
+		}
+		if err != nil {
 			n.Log.Warn("a card has no address yet", "card", c, "err", err)
 		}
 	}
@@ -139,7 +138,7 @@ func (n *Network) lease(ctx context.Context, card string) (err error) {
 	if err != nil {
 		return cvm.Errorf(cvm.Unavailable, "DHCP on %s: %w", card, err).WithReason(ReasonNetwork)
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // a socket
 	var l *nclient4.Lease
 	if old := n.leases[card]; old != nil {
 		l, err = c.Renew(ctx, old)

@@ -149,8 +149,11 @@ func mounted(target, fs string) bool {
 // noSwap refuses a machine that swaps: secrets are in memory only.
 func noSwap() error {
 	b, err := os.ReadFile("/proc/swaps")
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil // a kernel without swap
+	}
+	if err != nil {
+		return cvm.Errorf(cvm.Internal, "swap: %w", err).WithReason(ReasonSystem)
 	}
 	if lines := strings.Split(strings.TrimSpace(string(b)), "\n"); len(lines) > 1 {
 		return cvm.Errorf(cvm.Precondition, "the machine swaps to %s", strings.Fields(lines[1])[0]).WithReason(ReasonSystem)
