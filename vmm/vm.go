@@ -217,6 +217,9 @@ func (v *vm) launch(ctx context.Context) time.Duration {
 	return 0
 }
 
+// alive: there is a machine, or there will be in a moment.
+func (v *vm) alive() bool { return v.inst != nil || v.launching }
+
 func (v *vm) setLaunching(b bool) {
 	v.mu.Lock()
 	v.launching = b
@@ -240,9 +243,13 @@ func (v *vm) doLaunch(ctx context.Context) (machine.Instance, error) {
 		ID: s.ID, Name: s.Name, Boot: r.VM.Boots,
 		Image:  machine.Image{Name: im.Name, Dir: im.Dir, Hash: im.Hash},
 		Size:   machine.Size{VCPU: s.Resources.VCPU, MemoryMiB: s.Resources.MemoryMiB, DiskMiB: s.Resources.DiskMiB},
-		Shared: v.m.store.shared(s.ID), Run: v.m.runDir(s.ID), MRConfigID: mrConfigID(doc.Hash()), NoTEE: s.NoTEE,
+		Shared: v.m.store.shared(s.ID), Run: v.m.runDir(s.ID), NoTEE: s.NoTEE,
 	}
 	if err := v.outfit(ctx, &r, &m); err != nil {
+		v.unplug()
+		return nil, err
+	}
+	if err := bind(&m, doc, s.AppID, v.m.described()); err != nil {
 		v.unplug()
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func tinyImage(t *testing.T, parent string) string {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	files := measure.Files{Firmware: readFile(t, filepath.Join(from, "ovmf.fd")), Kernel: readFile(t, built[0]),
-		Initrd: initramfs(t, from, readFile(t, init)), Cmdline: "console=ttyS0 panic=1 oops=panic quiet tsc=reliable"}
+		Initrd: initramfs(t, from, readFile(t, init)), Cmdline: "console=ttyS0 panic=1 oops=panic quiet tsc=reliable no_timer_check"}
 	m, err := measure.New(files)
 	if err != nil {
 		t.Fatal(err)
@@ -279,9 +279,15 @@ func TestMachine(t *testing.T) {
 	if err != nil || !desc.Simulated || desc.Accel != "tcg" || desc.DeviceID == (cvm.DeviceID{}) || !strings.Contains(strings.Join(desc.Warnings, " "), "SIMULATED") {
 		t.Fatalf("%+v %v", desc, err)
 	}
+	n.refused(d)
 	first := n.launch(d)
 	w := wait(t, first)
 	n.checkGuest(first)
+	if n.m.UID != 0 {
+		if b := readFile(t, fmt.Sprintf("/proc/%d/status", first.(*instance).rec.Process.PID)); !strings.Contains(string(b), fmt.Sprintf("Uid:\t%d\t", n.m.UID)) {
+			t.Errorf("QEMU does not run as user %d", n.m.UID)
+		}
+	}
 
 	// The VMM goes away; the guest ends; the next VMM still sees how.
 	ask(t, first, "/off")
@@ -373,7 +379,9 @@ func (n *node) secondBoot(d *Driver) {
 func (n *node) removed(d *Driver) {
 	t := n.t
 	t.Helper()
-	i := n.launch(d).(*instance)
+	over := n.launch(d).(*instance)
+	i := n.launch(d).(*instance) // ends what was left running
+	<-over.gone
 	if err := d.Remove(t.Context(), vmID, true); err != nil {
 		t.Fatal(err)
 	}
