@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/confidential-cloud/phala/appcompose"
+	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/vmm/machine"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
@@ -40,20 +41,12 @@ func (r *record) editBoot(fn func(b *vmmapi.Boot)) {
 	r.History = h
 }
 
-// stageNote is a stage as guests report it that measure themselves.
-type stageNote struct {
-	Stage      string  `json:"stage"`
-	Name       string  `json:"name"`
-	Number     int     `json:"number"`
-	DurationMS float64 `json:"duration_ms"`
-}
-
 // noteStage keeps one boot.progress ("3/10 requesting keys", the beginning of a
-// stage) or boot.stage (JSON, its end with the guest's own measure).
+// stage) or EventStage (JSON, its end with the guest's own measure).
 func (r *record) noteStage(event, payload string, at time.Time) {
 	r.editBoot(func(b *vmmapi.Boot) {
-		var n stageNote
-		if event == "boot.stage" {
+		var n guestapi.Stage
+		if event == guestapi.EventStage {
 			if json.Unmarshal([]byte(payload), &n) == nil && n.DurationMS >= 0 {
 				b.Stages = measured(b.Stages, n, at.Sub(b.StartedAt).Seconds())
 			}
@@ -71,7 +64,7 @@ func (r *record) noteStage(event, payload string, at time.Time) {
 }
 
 // measured puts the guest's own figure to the stage of that number, or adds one.
-func measured(stages []vmmapi.Stage, n stageNote, at float64) []vmmapi.Stage {
+func measured(stages []vmmapi.Stage, n guestapi.Stage, at float64) []vmmapi.Stage {
 	name, took := cut(orWord(n.Name, n.Stage), maxStageName), n.DurationMS/1000
 	for i := range stages {
 		if s := &stages[i]; !s.Measured && n.Number > 0 && strings.HasPrefix(s.Name, fmt.Sprintf("%d/", n.Number)) {

@@ -39,6 +39,9 @@ type Config struct {
 	// "read NAME TOKEN" or "operate NAME TOKEN". "" is none.
 	Tokens string `toml:"tokens"`
 	TLS    TLS    `toml:"tls"`
+	// KMS and Gateway are what the reference's API answers with and defaults to.
+	KMS     KMS     `toml:"kms"`
+	Gateway Gateway `toml:"gateway"`
 	// Dir holds the records of the VMs and the files shared with them.
 	Dir string `toml:"dir"`
 	// RunDir holds the sockets, one short directory per VM. Unix socket paths are at
@@ -189,6 +192,8 @@ func (c *Config) Validate() error {
 	errs = append(errs, c.validateHost()...)
 	errs = append(errs, c.ImageRegistry.validate()...)
 	errs = append(errs, c.TLS.validate()...)
+	errs = append(errs, c.KMS.validate()...)
+	errs = append(errs, checkURLs("gateway.urls", c.Gateway.URLs))
 	if c.StopGrace <= 0 || c.BackOff <= 0 || c.BackOffMax < c.BackOff {
 		bad("stop_grace and back_off must be positive, back_off_max not below back_off")
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/vmm/image"
+	"github.com/confidential-cloud/phala/vmm/prpc"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
@@ -34,6 +35,10 @@ func (m *VMM) handler() http.Handler {
 	r.Get("/v1/vms/{id}/events", m.getEvents)
 	r.Get("/v1/vms/{id}/boots", rpc.Handle(func(r *http.Request, _ none) ([]vmmapi.Boot, error) { return m.boots(id(r)) }))
 	r.Get("/v1/vms/{id}/serial", m.serial)
+	wire := m.reference()
+	for _, path := range []string{prpc.MountVmm + "*", prpc.MountGuest + "*", prpc.PathLogs} {
+		r.Handle(path, wire)
+	}
 	for _, p := range []string{"info", "containers", "sysinfo", "evidence", "logs/{container}"} {
 		r.Get("/v1/vms/{id}/guest/"+p, m.proxyGuest)
 	}

@@ -102,6 +102,47 @@ func (m *VMM) putApp(ctx context.Context, t target, a vmmapi.App) (vmmapi.VM, er
 	})
 }
 
+// respec changes a spec as a whole, checked as a whole; it takes effect at the next start.
+func (m *VMM) respec(ctx context.Context, t target, change func(*vmmapi.Spec) error) (vmmapi.VM, error) {
+	return m.edit(ctx, t, func(v *vm) error {
+		if err := v.notUpdating(); err != nil {
+			return err
+		}
+		next, old := v.rec, &v.rec.VM.Spec
+		s := &next.VM.Spec
+		if err := change(s); err != nil {
+			return err
+		}
+		if err := m.cfg.checkSpec(s); err != nil {
+			return err
+		}
+		if s.Resources.DiskMiB < old.Resources.DiskMiB {
+			return cvm.Errorf(cvm.Invalid, "resources.disk_mib %d: a disk does not shrink, it has %d", s.Resources.DiskMiB, old.Resources.DiskMiB).WithReason("disk-shrinks")
+		}
+		if v.alive() && attachments(s) != attachments(old) {
+			return cvm.Errorf(cvm.Precondition, "VM %s runs: its ports, networks, GPUs and volumes change only while it does not", t.id).WithReason("vm-running").WithFix("stop it first")
+		}
+		if _, err := m.image(s.Image); err != nil {
+			return err
+		}
+		if err := v.reserve(next); err != nil {
+			return err
+		}
+		v.changeLocked("spec", "the VM was changed; it takes effect at the next start", func(r *record) {
+			r.Served = r.Served && digestApp(&r.VM.Spec) == digestApp(s)
+			r.VM.Spec = *s
+		})
+		return nil
+	})
+}
+
+// attachments is what a running machine cannot exchange.
+func attachments(s *vmmapi.Spec) string {
+	return digest(vmmapi.Spec{Ports: s.Ports, Networks: s.Networks, GPUs: s.GPUs, Volumes: s.Volumes, PinNUMA: s.PinNUMA, Hugepages: s.Hugepages, NoTEE: s.NoTEE})
+}
+
+func digestApp(s *vmmapi.Spec) string { return digest(vmmapi.Spec{App: s.App, Image: s.Image}) }
+
 func (m *VMM) putResources(ctx context.Context, t target, res vmmapi.Resources) (vmmapi.VM, error) {
 	if err := joinInvalid([]error{m.cfg.checkResources(res)}); err != nil {
 		return vmmapi.VM{}, err
@@ -151,7 +192,7 @@ func (m *VMM) start(ctx context.Context, t target) (vmmapi.VM, error) {
 		if r.VM.Desired == running && r.VM.State != vmmapi.StateFailed && r.VM.State != vmmapi.StateStopping && r.VM.Error == nil {
 			return nil
 		}
-		return v.order("start", v.inst != nil && (r.VM.State == vmmapi.StateFailed || r.VM.State == vmmapi.StateStopping || r.BootFailed))
+		return v.order("start", v.alive() && (r.VM.State == vmmapi.StateFailed || r.VM.State == vmmapi.StateStopping || r.BootFailed))
 	})
 }
 
@@ -161,7 +202,7 @@ func (m *VMM) restart(ctx context.Context, t target) (vmmapi.VM, error) {
 		if err := v.notUpdating(); err != nil {
 			return err
 		}
-		return v.order("restart", v.inst != nil)
+		return v.order("restart", v.alive())
 	})
 }
 
@@ -178,7 +219,7 @@ func (v *vm) order(kind string, again bool) error {
 	v.changeLocked(kind, kind+" requested", func(r *record) {
 		r.VM.Desired, r.VM.Error, r.VM.BootProgress = running, nil, ""
 		r.Restart, r.Attempts, r.NextTry = again, 0, time.Time{}
-		if v.inst == nil {
+		if !v.alive() {
 			r.VM.State = vmmapi.StateStarting
 		} else if again {
 			r.VM.State, r.BootFailed = vmmapi.StateStopping, false
@@ -197,11 +238,11 @@ func (m *VMM) stopVM(ctx context.Context, t target) (vmmapi.VM, error) {
 		v.changeLocked("stop", "stop requested", func(r *record) {
 			r.VM.Desired, r.Restart, r.NextTry = stopped, false, time.Time{}
 			r.VM.State = vmmapi.StateStopping
-			if v.inst == nil {
+			if !v.alive() {
 				r.VM.State, r.VM.BootProgress = vmmapi.StateStopped, ""
 			}
 		})
-		if v.inst == nil {
+		if !v.alive() {
 			m.releaseCompute(&v.rec)
 		}
 		return nil

@@ -93,6 +93,9 @@ func (v *vm) failedLocked(e *vmmapi.VMError, maybe bool, kind string) {
 		r.VM.BootProgress = fmt.Sprintf("trying again in %s: %s", delay, e.Reason)
 		r.VM.Restarts++
 	})
+	if v.rec.VM.Desired != running {
+		v.m.releaseCompute(&v.rec)
+	}
 	v.gaveUp(e)
 }
 
@@ -205,7 +208,7 @@ func (v *vm) heard(n guestapi.Notify) error {
 			r.VM.BootProgress = n.Payload
 			r.noteStage(n.Event, n.Payload, v.m.now())
 		})
-	case "boot.stage":
+	case guestapi.EventStage:
 		v.changeLocked(n.Event, n.Payload, func(r *record) { r.noteStage(n.Event, n.Payload, v.m.now()) })
 	case "boot.error":
 		v.bootError(n.Payload)

@@ -70,24 +70,35 @@ func (s store) load() ([]record, error) {
 	}
 	var out []record
 	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(dir, e.Name(), "record.json"))
-		if errors.Is(err, os.ErrNotExist) {
-			continue // killed between mkdir and the first save: nothing was answered
-		}
-		var r record
-		if err == nil {
-			err = json.Unmarshal(b, &r)
-		}
-		if err == nil && (r.Version != 1 || r.VM.Spec.ID != e.Name()) {
-			err = fmt.Errorf("version %d, id %q", r.Version, r.VM.Spec.ID)
-		}
+		r, found, err := s.read(e.Name())
 		if err != nil {
-			return nil, cvm.Errorf(cvm.Internal, "record of VM %s: %w", e.Name(), err).
-				WithFix("restore " + filepath.Join(dir, e.Name(), "record.json") + " or move that directory away")
+			return nil, err
 		}
-		out = append(out, r)
+		if found {
+			out = append(out, r)
+		}
 	}
 	return out, nil
+}
+
+// read reads one record. found is false for a VM whose VMM was killed between mkdir
+// and the first save: nothing was answered.
+func (s store) read(id string) (r record, found bool, err error) {
+	path := filepath.Join(s.vmDir(id), "record.json")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return r, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err == nil && (r.Version != 1 || r.VM.Spec.ID != id) {
+		err = fmt.Errorf("version %d, id %q", r.Version, r.VM.Spec.ID)
+	}
+	if err != nil {
+		return r, false, cvm.Errorf(cvm.Internal, "record of VM %s: %w", id, err).WithFix("restore " + path + " or move that directory away")
+	}
+	return r, true, nil
 }
 
 // save replaces the record durably.

@@ -145,6 +145,9 @@ func (v *vm) beginUpdate(u *pendingUpdate) error {
 	}
 	wanted := v.rec
 	wanted.Update = u
+	if wanted.VM.State == vmmapi.StateFailed { // it will be started
+		wanted.VM.State = vmmapi.StateStarting
+	}
 	if err := v.reserve(wanted); err != nil {
 		return err
 	}
@@ -160,7 +163,7 @@ func (v *vm) beginUpdate(u *pendingUpdate) error {
 	}
 	ask := doc.Runner == appcompose.RunnerDockerCompose && string(u.Old.App.AppCompose) != string(u.Next.App.AppCompose)
 	v.changeLocked("update.requested", "update to compose "+doc.Hash().String(), func(r *record) { r.Update, r.VM.LastUpdate = u, note })
-	if !ask || v.inst == nil || v.rec.VM.State != vmmapi.StateRunning {
+	if !ask || !v.alive() || v.rec.VM.State != vmmapi.StateRunning {
 		v.switchVersion() // there is nothing to pull, or nobody to ask
 	}
 	return nil
@@ -217,7 +220,7 @@ func (v *vm) switchVersion() {
 		u := *r.Update
 		u.Next.apply(&r.VM.Spec)
 		r.Update, r.Served = &u, false
-		r.again(v.inst != nil)
+		r.again(v.alive())
 		r.noteUpdate(func(n *vmmapi.Update) {
 			n.Phase, n.Progress, n.ReadyBy = vmmapi.UpdateBooting, "", v.m.now().UTC().Add(u.Within)
 		})
@@ -238,7 +241,7 @@ func (v *vm) rollBack(e *vmmapi.VMError) {
 	v.changeLocked("rolled-back", "the new version failed: "+describe(e), func(r *record) {
 		r.undo(vmmapi.UpdateRolledBack, e, v.m.now().UTC())
 		if r.VM.Desired == running {
-			r.again(v.inst != nil)
+			r.again(v.alive())
 		}
 	})
 	v.m.hold(&v.rec)

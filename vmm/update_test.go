@@ -197,11 +197,11 @@ func TestUpdateRefusals(t *testing.T) {
 	n.must(n.c.IfMatch(before.Generation).Update(t.Context(), vmID, vmmapi.UpdateRequest{App: app("slow")}))
 	n.wait("progress", func(v vmmapi.VM) bool { return strings.Contains(v.LastUpdate.Progress, "10 of 100 MB") })
 	for what, err := range map[string]error{
-		"update":    second(n.c.Update(t.Context(), vmID, vmmapi.UpdateRequest{App: app("new")})),
-		"app":       second(n.c.PutApp(t.Context(), vmID, *app("new"))),
-		"resources": second(n.c.PutResources(t.Context(), vmID, *res(2, 512, 2048))),
-		"image":     second(n.c.PutImage(t.Context(), vmID, "other")),
-		"restart":   second(n.c.Restart(t.Context(), vmID)),
+		"update":    failure(n.c.Update(t.Context(), vmID, vmmapi.UpdateRequest{App: app("new")})),
+		"app":       failure(n.c.PutApp(t.Context(), vmID, *app("new"))),
+		"resources": failure(n.c.PutResources(t.Context(), vmID, *res(2, 512, 2048))),
+		"image":     failure(n.c.PutImage(t.Context(), vmID, "other")),
+		"restart":   failure(n.c.Restart(t.Context(), vmID)),
 	} {
 		if cvm.ReasonOf(err) != "update-in-progress" {
 			t.Errorf("%s during an update: %v", what, err)
@@ -220,7 +220,7 @@ func TestUpdateRefusals(t *testing.T) {
 	}
 }
 
-func second[T any](_ T, err error) error { return err }
+func failure[T any](_ T, err error) error { return err }
 
 // TestUpdateSurvivesAKilledVMM kills the VMM after every durable write of an
 // update: it must end in the old version or in the new one.

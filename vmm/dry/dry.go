@@ -68,6 +68,13 @@ func (d *Driver) Launches(id string) int {
 	return d.launches[id]
 }
 
+// Machines is how many machines there are, alive or not.
+func (d *Driver) Machines() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.vms)
+}
+
 // Launch plays the script.
 func (d *Driver) Launch(_ context.Context, m machine.Machine) (machine.Instance, error) {
 	d.mu.Lock()
