@@ -301,9 +301,11 @@ func TestHostileRegistry(t *testing.T) {
 			}
 		})},
 		{"truncated", "image-truncated", byDigest, onRootfs(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("short")) })},
-		{"endless manifest", "image-refused", byHash, func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
-			if strings.Contains(r.URL.Path, "/manifests/") {
-				_, _ = w.Write(make([]byte, maxManifest+1))
+		{"endless manifest", "image-refused", byHash, func(w http.ResponseWriter, r *http.Request, next http.Handler) bool {
+			if strings.Contains(r.URL.Path, "/manifests/") { // the right one, and then white space without end
+				rec := httptest.NewRecorder()
+				next.ServeHTTP(rec, r)
+				_, _ = w.Write(append(rec.Body.Bytes(), bytes.Repeat([]byte(" "), 2*maxManifest)...))
 				return true
 			}
 			return false
@@ -701,6 +703,7 @@ func TestHostileArchives(t *testing.T) {
 			}
 		})
 	}
+	refused(t, puller(t, Config{}), vmmapi.PullRequest{Ref: h.archive(t, tarGz(t, good)), Hash: cvm.ImageHash{1}}, "image-hash")
 	bomb := tarGz(t, append([]entry{{name: "bomb", body: strings.Repeat("\x00", 40<<20)}}, good...))
 	refused(t, puller(t, Config{MaxBytes: 2 << 20}), vmmapi.PullRequest{Ref: h.archive(t, bomb)}, "image-refused")
 	calls := 0
