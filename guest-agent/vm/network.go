@@ -71,13 +71,10 @@ func (n *Network) Start(ctx context.Context, cards []string) error {
 		if err := up(c); err != nil {
 			return err
 		}
-		wctx, cancel := context.WithTimeout(ctx, leaseWait)
-		err := n.lease(wctx, c)
-		cancel()
-		if err != nil && i == 0 {
-			return err
-		}
-		if err != nil {
+		if err := n.lease(ctx, c); err != nil {
+			if i == 0 {
+				return err
+			}
 			n.Log.Warn("a card has no address yet", "card", c, "err", err)
 		}
 	}
@@ -105,11 +102,9 @@ func (n *Network) Run(ctx context.Context) error {
 			if n.due(c) > time.Second {
 				continue
 			}
-			wctx, cancel := context.WithTimeout(ctx, leaseWait)
-			if err := n.lease(wctx, c); err != nil && ctx.Err() == nil {
+			if err := n.lease(ctx, c); err != nil && ctx.Err() == nil {
 				n.Log.Warn("renewing the address", "card", c, "err", err)
 			}
-			cancel()
 		}
 	}
 	return nil
@@ -134,6 +129,8 @@ func (n *Network) due(card string) time.Duration {
 
 // lease gets or renews one card's address and applies it.
 func (n *Network) lease(ctx context.Context, card string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, leaseWait)
+	defer cancel()
 	c, err := nclient4.New(card, nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(8))
 	if err != nil {
 		return cvm.Errorf(cvm.Unavailable, "DHCP on %s: %w", card, err).WithReason(ReasonNetwork)
