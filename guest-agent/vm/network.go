@@ -71,14 +71,16 @@ func (n *Network) Start(ctx context.Context, cards []string) error {
 		if err := up(c); err != nil {
 			return err
 		}
-		if err := n.lease(ctx, c); err != nil {
-			if i == 0 {
-				return err
-			}
-			n.Log.Warn("a card has no address yet", "card", c, "err", err)
+		err := n.lease(ctx, c)
+		if err == nil {
+			continue
 		}
+		if i == 0 {
+			return err
+		}
+		n.Log.Warn("a card has no address yet", "card", c, "err", err)
 	}
-	return nil
+	return nil //nolint:nilerr // another card's address may come later
 }
 
 func up(name string) error {
