@@ -324,6 +324,16 @@ func TestPortMapping(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("the host"))
+			_ = conn.Close()
+		}
+	}()
 	for _, d := range []struct {
 		to, from, want string
 	}{

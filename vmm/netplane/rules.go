@@ -102,9 +102,7 @@ func host(c *Config, vms []*Wish, firstUID, uids int) string {
 
 // bridgeRules: what guests of a managed bridge may do beyond it.
 func bridgeRules(b *Bridge, hostPorts []uint16, post, forward, input *strings.Builder) {
-	if !b.Peers {
-		fmt.Fprintf(forward, "  iifname %[1]q oifname %[1]q drop\n", b.Name)
-	} else {
+	if b.Peers {
 		fmt.Fprintf(forward, "  iifname %[1]q oifname %[1]q accept\n", b.Name)
 	}
 	fmt.Fprintf(forward, "  oifname %q ct state established,related accept\n", b.Name)
