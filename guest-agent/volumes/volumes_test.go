@@ -53,7 +53,7 @@ func appImage(t *testing.T) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var img v1.Image = empty.Image
+	img := mutate.MediaType(empty.Image, types.DockerManifestSchema2)
 	for _, files := range [][]tar.Header{
 		{{Name: "app", Mode: 0o755, Size: int64(len(b))}, {Name: "gone", Mode: 0o644}},
 		{{Name: "data/", Typeflag: tar.TypeDir, Mode: 0o755}, {Name: "data/file", Mode: 0o644, Size: 6}, {Name: "data/link", Typeflag: tar.TypeLink, Linkname: "data/file"}, {Name: ".wh.gone", Mode: 0o644}},
