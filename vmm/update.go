@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/confidential-cloud/phala/appcompose"
@@ -206,7 +207,7 @@ func (v *vm) prepared(ctx context.Context, u *pendingUpdate, err error) {
 	case v.rec.Update != u: // cancelled meanwhile
 	case err == nil:
 		v.switchVersion()
-	case context.Cause(ctx) == context.Canceled: // the VMM stops: the next one asks again
+	case errors.Is(context.Cause(ctx), context.Canceled): // the VMM stops: the next one asks again
 	default:
 		e := &vmmapi.VMError{Reason: orWord(cvm.ReasonOf(err), "prepare-failed"), Message: err.Error(), Stage: "prepare", Fix: orWord(fixOf(err), "nothing was changed; mend the cause and update again")}
 		v.changeLocked("update.failed", describe(e), func(r *record) { r.endUpdate(vmmapi.UpdateFailed, e, v.m.now().UTC()) })

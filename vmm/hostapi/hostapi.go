@@ -107,7 +107,7 @@ func (s *Server) Run(ctx context.Context) error {
 		<-ended
 	}
 	if ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
-		return nil
+		return nil //nolint:nilerr // it was told to end
 	}
 	return err
 }
