@@ -80,7 +80,7 @@ func (n *Network) Start(ctx context.Context, cards []string) error {
 		}
 		n.Log.Warn("a card has no address yet", "card", c, "err", err)
 	}
-	return nil //nolint:nilerr // another card's address may come later
+	return nil
 }
 
 func up(name string) error {
@@ -96,10 +96,7 @@ func up(name string) error {
 
 // Run renews the leases at half their time until ctx ends.
 func (n *Network) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if run.Pause(ctx, n.next()) != nil {
-			break
-		}
+	for run.Pause(ctx, n.next()) == nil {
 		for _, c := range n.cards {
 			if n.due(c) > time.Second {
 				continue
