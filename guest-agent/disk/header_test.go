@@ -177,6 +177,7 @@ func TestHeaderAttacksJSON(t *testing.T) {
 		{"area that wraps signed", `"offset":"32768"`, `"offset":"9223372036854771712"`, "keyslots.0.area", ""},
 		{"negative area", `"offset":"32768"`, `"offset":"-32768"`, "keyslots.0.area.offset", ""},
 		{"area with a plus", `"offset":"32768"`, `"offset":"+32768"`, "keyslots.0.area.offset", ""},
+		{"area with a leading zero", `"offset":"32768"`, `"offset":"032768"`, "keyslots.0.area.offset", ""},
 		{"area in hex", `"offset":"32768"`, `"offset":"0x8000"`, "keyslots.0.area.offset", ""},
 		{"area too small", `"size":"258048"`, `"size":"4096"`, "keyslots.0.area.size", ProfileReference},
 		{"stripes", `"stripes":4000`, `"stripes":1`, "keyslots.0.af.stripes", ""},

@@ -50,5 +50,5 @@ func prepareMachine() error {
 // machineModules is what a guest's kernel needs for its data disk, loop and the
 // virtio disk being the test's.
 func machineModules() []string {
-	return []string{"loop", "virtio_pci", "virtio_blk", "dm-mod", "dm-crypt", "dm-integrity", "algif_skcipher", "authenc", "xts", "hmac", "sha256", "aes", "btrfs", "aegis128", "aegis128-aesni", "gcm"}
+	return []string{"loop", "virtio_pci", "virtio_blk", "dm-mod", "dm-crypt", "dm-integrity", "algif_skcipher", "algif_aead", "authenc", "xts", "hmac", "sha256", "aes", "btrfs", "aegis128", "aegis128-aesni", "gcm"}
 }

@@ -246,7 +246,7 @@ func (o *Opened) start(h Header) error {
 		return err
 	}
 	o.Generation = o.count.now
-	return mountFS(o.FS, o.cfg.mapped(), o.cfg.MountPoint, vol.size)
+	return mountFS(o.FS, o.cfg.mapped(), o.cfg.MountPoint, vol)
 }
 
 func (o *Opened) generation(h Header, vol *device) error {

@@ -146,6 +146,13 @@ func TestRecordAttacks(t *testing.T) {
 	}{
 		{"nothing", func(*pair) {}, ""},
 		{"old data behind the new record", func(p *pair) { copy(p.in.b, old.in.b) }, "its data is of generation"},
+		{"data one generation behind its record", func(p *pair) {
+			c := p.counter(t, 1)
+			clear(p.in.b)
+			if err := c.inner.write(record{5, stateOpen, c.header}, c.key); err != nil {
+				t.Fatal(err)
+			}
+		}, "its data is of generation 5, its record says 6"},
 		{"old record before newer data", func(p *pair) { copy(p.out.b, old.out.b) }, "its data is of generation"},
 		{"the record erased", func(p *pair) { clear(p.out.b) }, "record is missing"},
 		{"the data's record erased", func(p *pair) { clear(p.in.b) }, "carries no generation"},
