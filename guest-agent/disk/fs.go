@@ -3,9 +3,7 @@ package disk
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"unsafe"
 
@@ -148,44 +146,21 @@ func backups(size int64) (at []int64) {
 	return at
 }
 
-// lastBlock writes the last block of a volume that has outgrown its mounted ext4:
-// the kernel reads it before it grows, and under dm-integrity what was never written
-// cannot be read. The size is read through the page cache, where the journal has been
-// replayed: a block that is in use is never touched.
-func lastBlock(dev string, vol *device) error {
-	f, err := os.Open(dev) //nolint:gosec // our own mapping
-	if err != nil {
-		return err
-	}
-	sb := make([]byte, 1024)
-	_, err = f.ReadAt(sb, 1024)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	blocks := int64(binary.LittleEndian.Uint32(sb[4:])) | int64(binary.LittleEndian.Uint32(sb[0x150:]))<<32
-	if want := vol.size / recordSlot; blocks < want {
-		return vol.WriteBlock((want-1)*recordSlot, make([]byte, recordSlot))
-	}
-	return nil
-}
-
-// mountFS mounts it and lets it grow to the volume's size (bytes). There is no
+// mountFS mounts it and lets it grow to the volume's size (bytes) if grow is set. There is no
 // discard: it would tell the host which sectors are in use, and a discarded sector
 // has no valid tag.
-func mountFS(name, dev, at string, vol *device) error {
-	fs, size := fileSystems()[name], vol.size
+func mountFS(name, dev, at string, size int64, grow bool) error {
+	fs := fileSystems()[name]
 	if err := unix.Mount(dev, at, name, unix.MS_NOATIME, fs.options); err != nil {
 		return cvm.Errorf(cvm.Precondition, "data disk: mounting %s at %s: %w", name, at, err).WithReason(ReasonFS).
 			WithFix("the file system is damaged: restore the disk from a backup")
 	}
+	if !grow {
+		return nil
+	}
 	fd, err := unix.Open(at, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
-		if name == FSExt4 {
-			err = lastBlock(dev, vol)
-		}
-		if err == nil {
-			err = fs.grow(fd, uint64(size)) //nolint:gosec // a size
-		}
+		err = fs.grow(fd, uint64(size)) //nolint:gosec // a size
 		_ = unix.Close(fd)
 	}
 	if err != nil {

@@ -246,7 +246,10 @@ func (o *Opened) start(h Header) error {
 		return err
 	}
 	o.Generation = o.count.now
-	return mountFS(o.FS, o.cfg.mapped(), o.cfg.MountPoint, vol)
+	// The kernel's ext4 reads bitmaps of new groups before it has written them, which
+	// under dm-integrity fails: there ext4 keeps its size (btrfs grows).
+	grow := o.Profile != ProfileIntegrity || o.FS != FSExt4
+	return mountFS(o.FS, o.cfg.mapped(), o.cfg.MountPoint, vol.size, grow)
 }
 
 func (o *Opened) generation(h Header, vol *device) error {
