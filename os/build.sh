@@ -27,7 +27,7 @@ repo=$(dirname "$here")
 cache=${PHALA_IMAGE_CACHE:-$here/cache}
 out=
 agent=
-level=15
+level=${PHALA_IMAGE_LEVEL:-15}
 say() { echo "image: $*"; }
 fail() {
 	echo "image: $*" >&2
