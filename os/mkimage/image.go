@@ -38,7 +38,7 @@ const (
 	digestFile   = "digest.txt"
 )
 
-const cmdline = "console=ttyS0 panic=1 oops=panic net.ifnames=0 biosdevname=0 mce=off pci=noearly pci=nommconf random.trust_cpu=y random.trust_bootloader=n tsc=reliable no-kvmclock"
+const cmdline = "console=ttyS0 panic=1 oops=panic net.ifnames=0 biosdevname=0 mce=off pci=noearly pci=nommconf random.trust_cpu=y random.trust_bootloader=n tsc=reliable no-kvmclock no_timer_check"
 
 // metadata is metadata.json: the reference's keys and ours.
 type metadata struct {
