@@ -14,6 +14,7 @@ import (
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/vmm/hostapi"
+	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/logs"
 	"github.com/confidential-cloud/phala/vmm/machine"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
@@ -245,28 +246,33 @@ func (v *vm) doLaunch(ctx context.Context) (machine.Instance, error) {
 		Size:   machine.Size{VCPU: s.Resources.VCPU, MemoryMiB: s.Resources.MemoryMiB, DiskMiB: s.Resources.DiskMiB},
 		Shared: v.m.store.shared(s.ID), Run: v.m.runDir(s.ID), NoTEE: s.NoTEE,
 	}
-	if err := v.outfit(ctx, &r, &m); err != nil {
+	inst, err := v.plugIn(ctx, &r, &m, im, doc)
+	if err != nil {
 		v.unplug()
+	}
+	return inst, err
+}
+
+// plugIn gives the machine what it runs on and starts it; after an error the caller
+// takes it all back.
+func (v *vm) plugIn(ctx context.Context, r *record, m *machine.Machine, im *image.Image, doc *appcompose.Document) (machine.Instance, error) {
+	err := v.outfit(ctx, r, m)
+	if err != nil {
 		return nil, err
 	}
-	if err := bind(&m, doc, s.AppID, v.m.described()); err != nil {
-		v.unplug()
+	if err := bind(m, doc, r.VM.Spec.AppID, v.m.described()); err != nil {
 		return nil, err
 	}
-	if m.VMConfig, err = composeVMConfig(im, &m, v.m.described()); err != nil {
+	if m.VMConfig, err = composeVMConfig(im, m, v.m.described()); err != nil {
 		return nil, err
 	}
-	if err := v.m.writeShared(&r, m.VMConfig); err != nil {
+	if err := v.m.writeShared(r, m.VMConfig); err != nil {
 		return nil, err
 	}
 	if err := v.serveHost(ctx); err != nil {
 		return nil, err
 	}
-	inst, err := v.m.driver.Launch(ctx, m)
-	if err != nil {
-		v.unplug()
-	}
-	return inst, err
+	return v.m.driver.Launch(ctx, *m)
 }
 
 // started watches a run.
