@@ -21,6 +21,7 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 	conf.ImagesDir, conf.DefaultImage = filepath.Dir(c.image.Dir), c.image.Name
 	conf.Driver, conf.Wrap, conf.QEMU = c.cfg.Driver, c.cfg.Machines, qemuOptions()
 	conf.Network, conf.TEESocket = c.network(), c.teeSock()
+	conf.VolumesDir = c.state.Path("vmm", "volumes") // `phala volume make -o` there
 	conf.DockerRegistry = "http://" + net.JoinHostPort(c.guestHost, strconv.Itoa(c.cfg.Ports.Registry))
 	if c.cfg.Ports.Private != 0 {
 		conf.InsecureRegistries = []string{c.PrivateRegistry()}

@@ -87,7 +87,7 @@ type Config struct {
 	Confine  confine.Config  `toml:"confine"`
 	// HugepageKiB is the size of the huge pages that /dev/hugepages gives.
 	HugepageKiB int `toml:"hugepage_kib"`
-	// VolumesDir holds the files that specs name as volumes.
+	// VolumesDir holds the files that specs, or the verity_volumes of apps, name.
 	VolumesDir string `toml:"volumes_dir"`
 
 	// StopGrace is how long a guest may take to stop its containers

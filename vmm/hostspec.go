@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/vmm/netplane"
 	"github.com/confidential-cloud/phala/vmm/pci"
@@ -63,10 +64,14 @@ func (c *Config) validateHost() (errs []error) {
 func (c *Config) checkHost(s *vmmapi.Spec) error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, cvm.Errorf(cvm.Invalid, format, args...)) }
-	if c.Driver == "container" && c.Machines == nil && (len(s.Ports) > 0 || len(s.Networks) > 0 || s.GPUs != nil || len(s.Volumes) > 0 || s.PinNUMA || s.Hugepages || s.Limits != nil) {
-		return cvm.Errorf(cvm.Invalid, "ports, networks, gpus, volumes, pin_numa, hugepages and limits need real machines, this node's driver is container").WithFix("use a node whose driver is qemu")
+	volumes, err := volumesOf(s)
+	if err != nil {
+		errs = append(errs, err)
 	}
-	errs = append(errs, c.checkPorts(s.Ports), c.checkVolumes(s.Volumes), c.checkGPUs(s.GPUs))
+	if c.Driver == "container" && c.Machines == nil && (len(s.Ports) > 0 || len(s.Networks) > 0 || s.GPUs != nil || len(volumes) > 0 || s.PinNUMA || s.Hugepages || s.Limits != nil) {
+		return cvm.Errorf(cvm.Invalid, "ports, networks, gpus, volumes (also an app's verity_volumes), pin_numa, hugepages and limits need real machines, this node's driver is container").WithFix("use a node whose driver is qemu")
+	}
+	errs = append(errs, c.checkPorts(s.Ports), c.checkVolumes(volumes), c.checkGPUs(s.GPUs))
 	if _, err := c.Networks.Check(s.Networks); err != nil {
 		errs = append(errs, err)
 	}
@@ -131,6 +136,33 @@ func prefixes(list []string) (out []netip.Prefix, err error) {
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// volumesOf is the files that a VM gets as its volumes: those that its app measures,
+// in the app's order, unless the spec names files itself (a file under another name,
+// or a volume that the app opens on its own). The root hashes are in the app-compose,
+// so that another file is a boot that fails.
+func volumesOf(s *vmmapi.Spec) ([]string, error) {
+	doc, err := appcompose.Parse(s.App.AppCompose)
+	if err != nil {
+		return s.Volumes, nil //nolint:nilerr // checkApp says so
+	}
+	want, err := doc.Volumes()
+	if err != nil {
+		return nil, err
+	}
+	if len(s.Volumes) > 0 {
+		if len(s.Volumes) < len(want) {
+			return nil, cvm.Errorf(cvm.Invalid, "volumes: %d, the app measures %d", len(s.Volumes), len(want)).
+				WithFix("name a file for each of the app-compose's verity_volumes, in its order, or none")
+		}
+		return s.Volumes, nil
+	}
+	var names []string
+	for _, v := range want {
+		names = append(names, v.Source)
+	}
+	return names, nil
 }
 
 // checkVolumes: bare names of regular files. A link could lead anywhere.

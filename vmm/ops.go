@@ -97,6 +97,11 @@ func (m *VMM) putApp(ctx context.Context, t target, a vmmapi.App) (vmmapi.VM, er
 		if err := v.notUpdating(); err != nil {
 			return err
 		}
+		next := v.rec.VM.Spec
+		next.App = a
+		if err := joinInvalid([]error{m.cfg.checkHost(&next)}); err != nil { // its volumes
+			return err
+		}
 		v.changeLocked("app.updated", "the app was updated; it takes effect at the next start", func(r *record) { r.VM.Spec.App, r.Served = a, false })
 		return nil
 	})

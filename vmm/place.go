@@ -128,10 +128,14 @@ func (v *vm) outfit(ctx context.Context, r *record, m *machine.Machine) error {
 	if l := s.Limits; l != nil {
 		m.Limits = machine.Limits{DiskBytesPerSec: l.DiskBytesPerSec, DiskIOPS: l.DiskIOPS, NetBytesPerSec: l.NetBytesPerSec}
 	}
-	if err := v.m.cfg.checkVolumes(s.Volumes); err != nil { // again: time went by
+	volumes, err := volumesOf(s)
+	if err == nil {
+		err = v.m.cfg.checkVolumes(volumes) // again: time went by
+	}
+	if err != nil {
 		return err
 	}
-	for _, name := range s.Volumes {
+	for _, name := range volumes {
 		m.Volumes = append(m.Volumes, machine.Volume{Path: filepath.Join(v.m.cfg.VolumesDir, name)})
 	}
 	if err := v.attachGPUs(g.GPUs, m); err != nil {

@@ -145,6 +145,11 @@ func (v *vm) beginUpdate(u *pendingUpdate) error {
 		return err
 	}
 	wanted := v.rec
+	next := wanted.VM.Spec
+	u.Next.apply(&next)
+	if err := joinInvalid([]error{v.m.cfg.checkHost(&next)}); err != nil { // its volumes
+		return err
+	}
 	wanted.Update = u
 	if wanted.VM.State == vmmapi.StateFailed { // it will be started
 		wanted.VM.State = vmmapi.StateStarting

@@ -96,8 +96,9 @@ func luksFormat(ctx context.Context, dev string, key keys.Secret, p Profile) ([]
 	return b, nil
 }
 
-// luksOpen maps the disk's data under name, by exactly this header.
-func luksOpen(ctx context.Context, dev, name string, header []byte, key keys.Secret) error {
+// luksOpen maps the disk's data under name, by exactly this header. More are further
+// options of cryptsetup.
+func luksOpen(ctx context.Context, dev, name string, header []byte, key keys.Secret, more ...string) error {
 	f, err := sealedFile("header", header)
 	if err != nil {
 		return err
@@ -105,7 +106,8 @@ func luksOpen(ctx context.Context, dev, name string, header []byte, key keys.Sec
 	defer f.Close() //nolint:errcheck // memory
 	// No keyring: the volume key must not stay behind in the session's. No workqueue
 	// flags and no discards: both would come from the header, which may have no flags.
-	err = cryptsetup(ctx, f, key, "open", "--type", "luks2", "--disable-keyring", "--disable-external-tokens", dev, name)
+	args := append([]string{"open", "--type", "luks2", "--disable-keyring", "--disable-external-tokens"}, more...)
+	err = cryptsetup(ctx, f, key, append(args, dev, name)...)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == wrongKey {
 		return cvm.Errorf(cvm.Denied, "data disk: this app's key does not open it").WithReason(ReasonKey).

@@ -166,7 +166,13 @@ func (o *Opened) format(ctx context.Context) error {
 	if err != nil {
 		return cvm.Errorf(cvm.Internal, "this image's cryptsetup made a header that is refused: %w", err)
 	}
-	if err := luksOpen(ctx, o.cfg.Device, o.cfg.Name, head, o.cfg.Key); err != nil {
+	// Without dm-integrity's journal, which writes everything twice: what a crash leaves
+	// of a half-made file system is made again.
+	var once []string
+	if h.Profile == ProfileIntegrity {
+		once = []string{"--integrity-no-journal"}
+	}
+	if err := luksOpen(ctx, o.cfg.Device, o.cfg.Name, head, o.cfg.Key, once...); err != nil {
 		return err
 	}
 	err = o.fill(ctx, h, head)
@@ -179,7 +185,7 @@ func (o *Opened) fill(ctx context.Context, h Header, head []byte) error {
 		return err
 	}
 	defer vol.Close() //nolint:errcheck // every write has reached the device
-	if err := makeFS(ctx, o.cfg.FS, o.cfg.mapped(), vol); err != nil {
+	if err := makeFS(ctx, o.cfg.FS, o.cfg.mapped(), vol, h.Profile); err != nil {
 		return err
 	}
 	key, err := macKeyOf(o.cfg.Key)
@@ -246,10 +252,7 @@ func (o *Opened) start(h Header) error {
 		return err
 	}
 	o.Generation = o.count.now
-	// The kernel's ext4 reads bitmaps of new groups before it has written them, which
-	// under dm-integrity fails: there ext4 keeps its size (btrfs grows).
-	grow := o.Profile != ProfileIntegrity || o.FS != FSExt4
-	return mountFS(o.FS, o.cfg.mapped(), o.cfg.MountPoint, vol.size, grow)
+	return mountFS(o.FS, o.cfg.mapped(), o.cfg.MountPoint, vol)
 }
 
 func (o *Opened) generation(h Header, vol *device) error {
