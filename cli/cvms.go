@@ -390,6 +390,7 @@ func (a *app) psCmd() *cobra.Command {
 func composeOf(v cloudapi.CVMDetail) (out struct {
 	AllowedEnvs []string `json:"allowed_envs"`
 	StorageFS   string   `json:"storage_fs"`
+	SecureTime  *bool    `json:"secure_time"`
 	PreLaunch   string   `json:"pre_launch_script"`
 	PublicLogs  *bool    `json:"public_logs"`
 	PublicSys   *bool    `json:"public_sysinfo"`

@@ -91,7 +91,7 @@ func (a *app) envUse(j *job, p *plan) ([]string, error) {
 
 // build makes the exact app-compose bytes.
 func (a *app) build(j *job, p *plan) error {
-	yes := true
+	yes, no := true, false
 	d := &appcompose.Document{
 		ManifestVersion: 2, Name: j.name, Runner: appcompose.RunnerDockerCompose,
 		DockerComposeFile: j.text, PreLaunchScript: j.script,
@@ -99,6 +99,7 @@ func (a *app) build(j *job, p *plan) error {
 		KMSEnabled: true, GatewayEnabled: true,
 		KeyProvider: appcompose.ProviderKMS, KeyProviderID: strings.ToLower(p.trust.KMS.RootSPKI),
 		AllowedEnvs: envNames(j.env), EnvSigners: []string{p.owner}, StorageFS: j.f.fs,
+		SecureTime: &no, // the cloud's default; absent says true, and a machine without a way to a time server refuses
 	}
 	if p.old != nil {
 		was, err := composeOf(*p.old)
@@ -106,6 +107,7 @@ func (a *app) build(j *job, p *plan) error {
 			return cvm.Errorf(cvm.Unavailable, "the cloud's app-compose of %s is not readable: %w", j.name, err)
 		}
 		d.StorageFS = first(j.f.fs, was.StorageFS) // a data disk keeps its filesystem
+		d.SecureTime = was.SecureTime
 		if !j.envSet {
 			d.AllowedEnvs = was.AllowedEnvs
 		}
