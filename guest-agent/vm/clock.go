@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/run"
 )
 
 // Clock keeps the machine's time with chrony. At power-on the time is the host's word.
@@ -86,7 +88,13 @@ func (c *Clock) Wait(ctx context.Context) error {
 		return cvm.Errorf(cvm.Precondition, "the app wants secure_time, and this image names no time server").WithReason(ReasonTime).
 			WithFix("use an image with time servers, or set secure_time to false in the app-compose")
 	}
-	cmd := exec.CommandContext(ctx, "chronyc", "-h", filepath.Join(c.Dir, "chronyd.sock"), "waitsync", "30", "0.1", "0", "5")
+	sock := filepath.Join(c.Dir, "chronyd.sock")
+	for range 300 { // chronyd was started a moment ago; chronyc does not wait for it
+		if _, err := os.Stat(sock); err == nil || run.Pause(ctx, 100*time.Millisecond) != nil {
+			break
+		}
+	}
+	cmd := exec.CommandContext(ctx, "chronyc", "-h", sock, "waitsync", "30", "0.1", "0", "5")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return cvm.Errorf(cvm.Unavailable, "the app wants secure_time, and the clock agrees with none of %s: %s", strings.Join(c.Servers, ", "), lastLine(string(out))).
