@@ -175,6 +175,8 @@ func crash(e machine.Exit, ready bool, progress string) *vmmapi.VMError {
 	switch {
 	case e.OOMKilled:
 		return &vmmapi.VMError{Reason: "out-of-memory", Message: "the VM ran out of memory", Fix: "choose an instance type with more memory"}
+	case e.Reason != "" && !ready:
+		return &vmmapi.VMError{Reason: e.Reason, Message: e.Detail, Stage: "initramfs", Fix: "the image's files on this host are damaged or not the image's: pull the image again, and see the console"}
 	case ready:
 		return &vmmapi.VMError{Reason: "guest-crashed", Message: "the guest ended by itself: " + e.Detail, Fix: "see its console"}
 	}

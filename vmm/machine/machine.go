@@ -164,6 +164,7 @@ type Exit struct {
 	OOMKilled bool   // the machine ran out of its own memory
 	Requested bool   // Stop was called on this instance
 	Detail    string // the engine's own words, if any
+	Reason    string // the guest's own, when it refused to start and said why on its console; not to be trusted
 }
 
 // ConsoleOptions select console output.

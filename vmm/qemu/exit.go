@@ -20,8 +20,9 @@ type end struct {
 	seen      bool // the process was ours: status is all there is to know
 	stopping  bool // Stop was called
 	oom       bool
-	said      string // QEMU's last words
-	panicLine string // of the guest's kernel
+	said      string   // QEMU's last words
+	panicLine string   // of the guest's kernel
+	refused   []string // its initramfs' last line: whole, reason, text; nil if it has none
 }
 
 // Exit codes of ends that have none of their own.
@@ -44,6 +45,9 @@ func classify(e end) machine.Exit {
 	switch e.reason {
 	case "guest-shutdown", statusShutdown:
 		x.Detail = "the guest powered off"
+		if e.refused != nil {
+			x.Reason, x.Detail = e.refused[1], "the guest refused to start: "+e.refused[2]
+		}
 		if e.panicLine != "" {
 			x.Code, x.Detail = codePanic, "the guest's kernel panicked: "+e.panicLine
 		}
@@ -91,6 +95,9 @@ func bare(x machine.Exit, e end) machine.Exit {
 	return x
 }
 
+// refusedRE is what the guest's initramfs says last (guest-agent/initramfs, Run).
+var refusedRE = regexp.MustCompile(`(?m)^phala-initramfs: ([a-z][a-z-]{0,39}): ([^\r\n]{0,300})\r?$`)
+
 var panicRE = regexp.MustCompile(`Kernel panic - not syncing: [^\r\n]{0,200}`)
 
 // consoleTail is how much of a console is searched for a panic, in bytes.
@@ -103,8 +110,9 @@ func (i *instance) finish(ctx context.Context) (machine.Exit, error) {
 	if i.result != nil {
 		return *i.result, nil
 	}
+	console := tailText(i.p.serial, i.rec.Console, consoleTail)
 	e := end{reason: i.mon.ended(), stopping: i.stopping.Load(), oom: i.d.cfg.Confine.OOMKilled(i.id), said: tailText(i.p.stderr, i.rec.Stderr, 400),
-		panicLine: panicRE.FindString(tailText(i.p.serial, i.rec.Console, consoleTail))}
+		panicLine: panicRE.FindString(console), refused: refusedRE.FindStringSubmatch(console)}
 	e.panicLine = strings.TrimPrefix(e.panicLine, "Kernel panic - not syncing: ")
 	if i.child != nil {
 		<-i.child.done

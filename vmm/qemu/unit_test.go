@@ -38,6 +38,7 @@ func TestClassify(t *testing.T) {
 	}{
 		{"power-off", end{reason: "guest-shutdown", seen: true}, 0, false, false, "the guest powered off"},
 		{"power-off nobody saw", end{reason: statusShutdown}, 0, false, false, "the guest powered off"},
+		{"refused", end{reason: "guest-shutdown", refused: refusedRE.FindStringSubmatch("[ 1.0] x\r\n\r\nphala-initramfs: rootfs-corrupt: block 3\r\n[ 2.0] reboot: Power down\r\n")}, 0, false, false, "refused to start: block 3"},
 		{"panic nobody saw", end{reason: statusShutdown, panicLine: "Fatal exception"}, codePanic, false, false, "panicked: Fatal exception"},
 		{"restart", end{reason: "guest-reset"}, codeReset, false, false, "restarted itself"},
 		{"panic=1", end{reason: "guest-reset", panicLine: "sysrq triggered crash"}, codePanic, false, false, "panicked: sysrq"},
@@ -56,6 +57,9 @@ func TestClassify(t *testing.T) {
 		x := classify(c.e)
 		if x.Code != c.code || x.OOMKilled != c.oom || x.Requested != c.said || !strings.Contains(x.Detail, c.detail) {
 			t.Errorf("%s: %+v", c.name, x)
+		}
+		if (x.Reason == "rootfs-corrupt") != (c.name == "refused") {
+			t.Errorf("%s: reason %q", c.name, x.Reason)
 		}
 	}
 }
