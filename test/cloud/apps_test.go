@@ -238,8 +238,9 @@ func TestPrivateImage(t *testing.T) {
 	c := cloud(t)
 	const user, password = "puller", "right-pass-93be"
 	addr := net.JoinHostPort(c.Bridge(), fmt.Sprint(theCfg.Ports.Private))
+	listen := net.JoinHostPort(listenHost(), fmt.Sprint(theCfg.Ports.Private))
 	reg, err := registry.New(registry.Config{
-		Dir: t.TempDir(), Private: &registry.Private{Addrs: []string{addr}, User: user, Password: keys.NewSecret([]byte(password))},
+		Dir: t.TempDir(), Private: &registry.Private{Addrs: []string{listen}, User: user, Password: keys.NewSecret([]byte(password))},
 	})
 	if err != nil {
 		t.Fatal(err)

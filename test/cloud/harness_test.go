@@ -25,10 +25,12 @@ import (
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
-// envDriver chooses what runs the guests. A virtual machine is emulated here and
-// takes patience times as long.
+// envDriver chooses what runs the guests, envImage a guest image that is built
+// already. A virtual machine is emulated here: what waits for one has emulated times
+// the patience.
 const (
 	envDriver = "PHALA_TEST_DRIVER"
+	envImage  = "PHALA_TEST_IMAGE"
 	emulated  = 6
 )
 
@@ -110,6 +112,7 @@ func configure(dir string) (devcloud.Config, error) {
 	if d := os.Getenv(envDriver); d != "" {
 		cfg.Driver = d
 	}
+	cfg.ImageDir = os.Getenv(envImage)
 	cfg.Machines = hostile
 	cfg.MaxStaleness = 6 * time.Second // so that a cut chain is noticed within a test
 	cfg.LeaseTTL = 90 * time.Second    // so that what runs outlives a chain or quorum that a test takes away, also on a busy machine

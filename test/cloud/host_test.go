@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/confidential-cloud/phala/devcloud"
 	"github.com/confidential-cloud/phala/ratls"
 	"github.com/confidential-cloud/phala/vmm/image"
 )
@@ -31,8 +32,9 @@ type falseKMS struct {
 	handshakes, requests atomic.Int64
 }
 
-func newFalseKMS(t *testing.T, bridge string) *falseKMS {
+func newFalseKMS(t *testing.T) *falseKMS {
 	t.Helper()
+	guestsSee := theCloud.Bridge()
 	key := func() *ecdsa.PrivateKey {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
@@ -47,14 +49,14 @@ func newFalseKMS(t *testing.T, bridge string) *falseKMS {
 	}
 	leaf := key()
 	der, err := root.Issue(&leaf.PublicKey, ratls.Template{
-		CommonName: "Dstack KMS", AltNames: []string{bridge}, ServerAuth: true, NotBefore: from, NotAfter: to,
+		CommonName: "Dstack KMS", AltNames: []string{guestsSee}, ServerAuth: true, NotBefore: from, NotAfter: to,
 		Extensions: ratls.Extensions{Usage: ratls.UsageKMSRPC},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &falseKMS{}
-	l, err := net.Listen("tcp", net.JoinHostPort(bridge, "0"))
+	l, err := net.Listen("tcp", net.JoinHostPort(listenHost(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,8 +69,17 @@ func newFalseKMS(t *testing.T, bridge string) *falseKMS {
 	}
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	f.url = "https://" + l.Addr().String()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	f.url = "https://" + net.JoinHostPort(guestsSee, port)
 	return f
+}
+
+// listenHost is where a server must listen that guests reach at theCloud.Bridge().
+func listenHost() string {
+	if theCfg.Driver == devcloud.DriverQEMU {
+		return "127.0.0.1" // user-mode networking leads to this host's loopback
+	}
+	return theCloud.Bridge()
 }
 
 // anotherImage puts an image beside the cloud's: the same files, another version,

@@ -193,7 +193,7 @@ func background(t *testing.T, args ...string) <-chan result {
 // and a usage that are all in order except that the app does not pin it.
 func TestFalseKMS(t *testing.T) {
 	c := cloud(t)
-	impostor := newFalseKMS(t, c.Bridge())
+	impostor := newFalseKMS(t)
 	d := deploy(t, c.HelloCompose(), "misled")
 	node, id := theVMM(t), d.VMUUID
 	spec := vmOf(t, "misled").Spec
