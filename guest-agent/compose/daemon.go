@@ -19,8 +19,9 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 )
 
-// daemonStart bounds the start of dockerd.
-const daemonStart = 60 * time.Second
+// daemonStart bounds the start of dockerd: seconds, but on an emulated machine of a
+// busy host more than a minute. One that cannot start ends by itself and says why.
+const daemonStart = 5 * time.Minute
 
 type daemon struct {
 	cmd  *exec.Cmd
@@ -80,7 +81,7 @@ func (e *Engine) StartDaemon(ctx context.Context) error {
 func (e *Engine) awaitDaemon(ctx context.Context, d *daemon) error {
 	ctx, cancel := context.WithTimeout(ctx, daemonStart)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		if e.ping(ctx) == nil {
@@ -90,7 +91,7 @@ func (e *Engine) awaitDaemon(ctx context.Context, d *daemon) error {
 		case <-d.done:
 			return cvm.Errorf(cvm.Internal, "dockerd ended: %v: %s", d.err, d.out).WithReason(ReasonDaemon)
 		case <-ctx.Done():
-			return cvm.Errorf(cvm.Internal, "dockerd did not answer in %s", daemonStart).WithReason(ReasonDaemon)
+			return cvm.Errorf(cvm.Internal, "dockerd did not answer in %s: %s", daemonStart, d.out).WithReason(ReasonDaemon)
 		case <-tick.C:
 		}
 	}
