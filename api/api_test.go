@@ -396,6 +396,10 @@ func TestComposeUpdate(t *testing.T) {
 	if _, err := w.c.UpdateCompose(ctx, "my-app", cloudapi.ComposeUpdate{ComposeHash: strings.Repeat("1", 64)}); cvm.ReasonOf(err) != "compose-hash-unknown" {
 		t.Errorf("unprepared hash: %v", err)
 	}
+	if _, err := w.c.UpdateCompose(ctx, "my-app", cloudapi.ComposeUpdate{ComposeHash: p.ComposeHash}); cvm.ReasonOf(err) != "needs-on-chain" || w.vmm.count("PUT app") != 0 {
+		t.Errorf("a hash that the chain does not allow: %v", err)
+	}
+	w.chain.allow(p.ComposeHash)
 	a, err := w.c.UpdateCompose(ctx, "my-app", cloudapi.ComposeUpdate{ComposeHash: p.ComposeHash})
 	if err != nil {
 		t.Fatal(err)

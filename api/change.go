@@ -27,16 +27,13 @@ type Approval struct {
 	Transaction string `header:"X-Transaction-Hash" doc:"the transaction that registered the hash, or already-registered"`
 }
 
-// Origin is the URL that the client used, for links in answers to itself.
+// Origin is where people reach this API, for links in answers.
 type Origin struct{ base string }
 
 // Resolve is huma.Resolver.
 func (o *Origin) Resolve(hc huma.Context) []error {
-	scheme := "http"
-	if hc.TLS() != nil || strings.EqualFold(hc.Header("X-Forwarded-Proto"), "https") {
-		scheme = "https"
-	}
-	o.base = scheme + "://" + hc.Host() + cloudapi.Prefix
+	base, _ := hc.Context().Value(originKey{}).(string)
+	o.base = base + cloudapi.Prefix
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -26,13 +27,40 @@ const consoleAge = time.Hour
 
 type originKey struct{}
 
-// origin remembers where the client reached this API, for links in answers.
-func origin(hc huma.Context, next func(huma.Context)) {
-	scheme := "http"
-	if hc.TLS() != nil || strings.EqualFold(hc.Header("X-Forwarded-Proto"), "https") {
+// origin remembers where people reach this API, for links in answers: the configured
+// public URL; without one what the request says, and what a proxy says only if its
+// address is a trusted one's.
+func (s *Server) origin(hc huma.Context, next func(huma.Context)) {
+	base := strings.TrimRight(s.cfg.PublicURL, "/")
+	if base == "" {
+		base = s.originOf(hc)
+	}
+	next(huma.WithValue(hc, originKey{}, base))
+}
+
+func (s *Server) originOf(hc huma.Context) string {
+	scheme, host := "http", hc.Host()
+	if hc.TLS() != nil {
 		scheme = "https"
 	}
-	next(huma.WithValue(hc, originKey{}, scheme+"://"+hc.Host()))
+	peer, _, err := net.SplitHostPort(hc.RemoteAddr())
+	if err != nil || !s.trusted(peer) {
+		return scheme + "://" + host
+	}
+	if p := strings.ToLower(hc.Header("X-Forwarded-Proto")); p == "http" || p == "https" {
+		scheme = p
+	}
+	// The proxy's own word is the last one.
+	if hops := strings.Split(hc.Header("X-Forwarded-Host"), ","); isHost(strings.TrimSpace(hops[len(hops)-1])) {
+		host = strings.TrimSpace(hops[len(hops)-1])
+	}
+	return scheme + "://" + host
+}
+
+// isHost tells whether v is a host with perhaps a port, and nothing else of a URL.
+func isHost(v string) bool {
+	u, err := url.Parse("http://" + v)
+	return v != "" && err == nil && u.Host == v && u.User == nil && u.Hostname() != ""
 }
 
 // consoleSeal is what a console link is signed with: the token of the node that has

@@ -120,3 +120,41 @@ func TestConsoleLink(t *testing.T) {
 		t.Errorf("a deleted CVM's console: %d %s", code, body)
 	}
 }
+
+// Links name the configured public URL; without one the request's host, and what a
+// proxy says only from a trusted address.
+func TestLinkOrigin(t *testing.T) {
+	forwarded := map[string]string{"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example, shop.example"}
+	for name, tt := range map[string]struct {
+		cfg    func(*api.Config)
+		header map[string]string
+		want   string // "" is the address itself
+	}{
+		"public URL":       {func(c *api.Config) { c.PublicURL = "https://cloud.example/" }, forwarded, "https://cloud.example"},
+		"stranger's proxy": {nil, forwarded, ""},
+		"trusted proxy":    {func(c *api.Config) { c.TrustedProxies = []string{"127.0.0.0/8"} }, forwarded, "https://shop.example"},
+		"no host":          {func(c *api.Config) { c.TrustedProxies = []string{"127.0.0.0/8"} }, map[string]string{"X-Forwarded-Proto": "ftp", "X-Forwarded-Host": "a@b/c?"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, tt.cfg)
+			vm, _ := w.deploy("my-app", 1, nil)
+			if tt.want == "" {
+				tt.want = w.url
+			}
+			header := map[string]string{"X-Phala-Version": cloudapi.VersionLegacy}
+			for k, v := range tt.header {
+				header[k] = v
+			}
+			v := call[struct {
+				Syslog string `json:"syslog_endpoint"`
+			}](w, 200, "GET", "/cvms/"+*vm.VMUUID, nil, header)
+			if !strings.HasPrefix(v.Syslog, tt.want+cloudapi.Prefix+"/console/") {
+				t.Errorf("syslog_endpoint %q, want one of %s", v.Syslog, tt.want)
+			}
+			link := prepared(w, "PATCH", "/cvms/my-app", map[string]any{"docker_compose_file": yaml("1.28")}, header)
+			if got := link.text("commit_url"); !strings.HasPrefix(got, tt.want+cloudapi.Prefix+"/cvms/") {
+				t.Errorf("commit_url %q, want one of %s", got, tt.want)
+			}
+		})
+	}
+}

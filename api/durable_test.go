@@ -34,7 +34,7 @@ func serve(config string) error {
 	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
 		return err
 	}
-	cfg.Log, cfg.Keys = slog.New(slog.NewTextHandler(os.Stderr, nil)), fakeKMS{}
+	cfg.Log, cfg.Keys, cfg.Apps = slog.New(slog.NewTextHandler(os.Stderr, nil)), fakeKMS{}, allowsAll{}
 	s, err := api.New(cfg)
 	if err != nil {
 		return err
@@ -149,6 +149,7 @@ func updateTo128(w *world) error {
 	if err != nil {
 		return err
 	}
+	w.chain.allow(p.ComposeHash)
 	_, err = w.c.UpdateCompose(w.t.Context(), "my-app", cloudapi.ComposeUpdate{ComposeHash: p.ComposeHash})
 	return err
 }

@@ -238,6 +238,15 @@ func (f *fakeChain) ComposeAdded(_ context.Context, tx string, _ cvm.AppID, h cv
 	return nil
 }
 
+// allowsAll is the chain of API processes that tests kill.
+type allowsAll struct{}
+
+func (allowsAll) State(_ context.Context, _ cvm.AppID, _ cvm.ComposeHash, devices ...cvm.DeviceID) (ethereum.AppState, error) {
+	return ethereum.AppState{ComposeAllowed: true, AnyDevice: true, Devices: make([]bool, len(devices))}, nil
+}
+
+func (allowsAll) ComposeAdded(context.Context, string, cvm.AppID, cvm.ComposeHash) error { return nil }
+
 // world is a cloud API on a directory, with its VMM.
 type world struct {
 	t    *testing.T

@@ -34,7 +34,7 @@ type waiting struct {
 	patch              store.Patch
 	hash, device, slot string
 	node               int64
-	base               string // the API's URL as the client knows it
+	base               string // where people reach this API
 	status             *cloudapi.ChainStatus
 	chain              bool // the KMS is described with its chain (viem's shape)
 }
@@ -52,9 +52,6 @@ func (s *Server) needsChain(ctx context.Context, w waiting) error {
 	verb := "commit-update"
 	if w.slot != slotUpdate {
 		verb = "commit-replica"
-	}
-	if s.cfg.PublicURL != "" {
-		w.base = strings.TrimRight(s.cfg.PublicURL, "/") + cloudapi.Prefix
 	}
 	link := w.base + "/cvms/" + w.cvm.UUID + "/" + verb + "?token=" + url.QueryEscape(token)
 	e := fail(statusNeedsChain, errNeedsChain, cvm.Precondition, "needs-on-chain", "the app's contract must allow this compose hash and device first",

@@ -101,7 +101,7 @@ func (s *Server) routes(mux *chi.Mux) huma.API {
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"key": {Type: "apiKey", In: "header", Name: "X-API-Key"}}
 	api := humachi.New(mux, cfg)
 	api.OpenAPI().Components.Schemas.Map()["Error"] = errorSchema(api.OpenAPI().Components.Schemas)
-	api.UseMiddleware(origin, s.authenticate, s.idempotent)
+	api.UseMiddleware(s.origin, s.authenticate, s.idempotent)
 	s.catalogueRoutes(api)
 	s.cvmRoutes(api)
 	s.guestRoutes(api)

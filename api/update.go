@@ -161,62 +161,35 @@ func (s *Server) deviceID(c store.CVM) *string {
 
 type updateInput struct {
 	IDInput
+	Approval
+	Origin
 	Body cloudapi.ComposeUpdate
 }
 
+// updateCompose applies a prepared app-compose ("" or the present hash: keeps it) and,
+// if given, an environment. A chain must allow the hash, as for every update.
 func (s *Server) updateCompose(ctx context.Context, in *updateInput) (out cloudapi.Accepted, err error) {
 	c, err := s.find(ctx, in.ID)
 	if err != nil {
 		return out, err
 	}
-	return s.update(ctx, c, in.Body.ComposeHash, in.Body.EncryptedEnv, in.Body.EnvSignature)
-}
-
-// update applies a prepared app-compose ("" or the present hash: keeps it) and, if
-// given, an environment.
-func (s *Server) update(ctx context.Context, c store.CVM, hash, hexEnv string, sig *cloudapi.EnvSignature) (out cloudapi.Accepted, err error) {
-	hash = strings.ToLower(strings.TrimPrefix(hash, "0x"))
-	raw := c.AppCompose
-	if hash == "" {
-		hash = c.ComposeHash
-	}
-	if hash != c.ComposeHash {
+	r := in.Body
+	p := store.Patch{AppCompose: c.AppCompose, ComposeHash: c.ComposeHash}
+	if hash := bare(r.ComposeHash); hash != "" && hash != c.ComposeHash {
 		prov, err := s.provisionOf(ctx, c.ID, hash)
 		if err != nil {
 			return out, err
 		}
-		raw = prov.AppCompose
+		p.AppCompose, p.ComposeHash = prov.AppCompose, hash
 	}
-	next, err := s.compose(raw, c.Name, nil)
+	next, err := s.compose(p.AppCompose, c.Name, nil)
 	if err != nil {
 		return out, err
 	}
-	app, err := cvm.ParseAppID(c.AppID)
-	if err != nil {
+	if err := s.withEnv(c, &p, next, opt(r.EncryptedEnv), r.EnvSignature); err != nil {
 		return out, err
 	}
-	var seq int64
-	c, seq, err = s.begin(ctx, c, store.Update, cloudapi.StatusUpdating, store.OperationBody{}, func(ch *store.Change) error {
-		var last uint64
-		if ch.CVM.EnvSignature != nil {
-			last = ch.CVM.EnvSignature.Counter
-		}
-		e, err := readEnv(next.doc, app, hexEnv, sig, last)
-		if err != nil {
-			return err
-		}
-		if e.blob != nil {
-			ch.CVM.EncryptedEnv, ch.CVM.EnvSignature = e.blob, e.sig
-		}
-		ch.Revised = hash != ch.CVM.ComposeHash
-		ch.CVM.AppCompose, ch.CVM.ComposeHash = raw, hash
-		return nil
-	})
-	if err != nil {
-		return out, err
-	}
-	o, err := s.store.Operation(ctx, c.ID, c.Generation)
-	return cloudapi.Accepted{Status: "in_progress", Message: "the update has started", CorrelationID: o.CorrelationID, Generation: c.Generation, EventSeq: seq}, err
+	return s.apply(ctx, c, change{kind: store.Update, patch: p, approval: in.Approval, base: in.base})
 }
 
 type envsInput struct {
