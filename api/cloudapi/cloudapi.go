@@ -85,6 +85,16 @@ type Event struct {
 	Message    string    `json:"message"`
 	Generation int       `json:"generation" doc:"which of the CVM's operations this belongs to"`
 	Error      *CVMError `json:"error,omitempty"`
+	// Holds is what the CVM held when the status was so: what metering reads.
+	Holds *EventSize `json:"holds,omitempty" doc:"what the CVM held at this status; metering reads it"`
+}
+
+// EventSize is what a CVM holds.
+type EventSize struct {
+	InstanceType string `json:"instance_type,omitempty"`
+	VCPU         int    `json:"vcpu"`
+	MemoryMB     int    `json:"memory_mb"`
+	DiskGB       int    `json:"disk_gb"`
 }
 
 // Done ends a progress stream (ours).

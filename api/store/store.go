@@ -13,6 +13,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/confidential-cloud/phala/api/billing"
 	"github.com/confidential-cloud/phala/api/cloudapi"
 )
 
@@ -203,8 +204,10 @@ type Change struct {
 	Events   []cloudapi.Event
 	VMEvents []VMEvent
 	Begun    []Operation
-	Revised  bool  // store AppCompose as a revision
-	Spend    int64 // the prepared change that this commits; ErrSpent if it cannot be
+	Revised  bool // store AppCompose as a revision
+	// Limits of the workspace, checked with all it has after the change; nil: unchecked.
+	Limits *billing.Limits
+	Spend  int64 // the prepared change that this commits; ErrSpent if it cannot be
 }
 
 // Emit records an event of the CVM's present generation.
@@ -296,6 +299,8 @@ type Store interface {
 	Deletions
 	Answers
 	Webhooks
+	Metering
+	Ledger
 	// NodeID gives a VMM's URL its lasting id.
 	NodeID(ctx context.Context, url string) (int64, error)
 	Close() error

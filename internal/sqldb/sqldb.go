@@ -219,7 +219,8 @@ func Migrate(ctx context.Context, db *DB, files fs.FS) error {
 		}
 		defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock(77234)`) }()
 	}
-	p, err := goose.NewProvider(kind, db.DB, files, goose.WithVerbose(false))
+	// Areas have number ranges of their own, so a newer version may bring a lower number.
+	p, err := goose.NewProvider(kind, db.DB, files, goose.WithVerbose(false), goose.WithAllowOutofOrder(true))
 	if err != nil {
 		return fmt.Errorf("reading migrations: %w", err)
 	}

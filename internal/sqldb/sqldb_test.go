@@ -52,6 +52,29 @@ func TestMigrate(t *testing.T) {
 	}
 }
 
+// Areas number their migrations in ranges: a newer version may bring a lower number.
+func TestMigrateOutOfOrder(t *testing.T) {
+	ctx := t.Context()
+	db, err := Open(ctx, Source{Path: filepath.Join(t.TempDir(), "x.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	late := fstest.MapFS{"045_late.sql": {Data: []byte("-- +goose Up\nCREATE TABLE late (x INTEGER NOT NULL);\n")}}
+	if err := Migrate(ctx, db, late); err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range migrations(2) {
+		late[k] = v
+	}
+	if err := Migrate(ctx, db, late); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(`INSERT INTO a (x) VALUES (7)`); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestTxRollsBack(t *testing.T) {
 	ctx := t.Context()
 	db, err := Open(ctx, Source{Path: filepath.Join(t.TempDir(), "x.db")})

@@ -68,12 +68,14 @@ func (d *DB) Change(ctx context.Context, id int64, enqueue store.Enqueue, fn fun
 }
 
 func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, enqueue store.Enqueue, fn func(*store.Change) error) (store.CVM, error) {
-	c := store.Change{At: d.now()}
+	var c store.Change
 	var err error
-	// Changes of one CVM wait for each other, so that its events commit in their order.
+	// Changes of one CVM wait for each other, so that its events commit in their order
+	// and with times in that order.
 	if err := tx.Lock(ctx, fmt.Sprintf("cvm %d", id)); err != nil {
 		return c.CVM, err
 	}
+	c.At = d.now()
 	if c.CVM, err = scanCVM(tx.QueryRowContext(ctx, cvmColumns+`WHERE id = ?`, id)); err != nil {
 		return c.CVM, err
 	}
@@ -91,6 +93,9 @@ func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, enqueue store.En
 		return c.CVM, err
 	}
 	if err := saveCVM(ctx, tx, &c); err != nil {
+		return c.CVM, err
+	}
+	if err := withinLimits(ctx, tx, &c); err != nil {
 		return c.CVM, err
 	}
 	if err := saveOps(ctx, tx, &c, enqueue); err != nil {
@@ -172,10 +177,17 @@ func saveEvents(ctx context.Context, tx *sqldb.Tx, c *store.Change) error {
 			return err
 		}
 	}
+	metered := false
 	for _, e := range c.Events {
+		if e.Status != "" {
+			e.Holds, metered = holds(c.CVM), true
+		}
 		if err := insert(nil, e); err != nil {
 			return err
 		}
 	}
-	return nil
+	if !metered {
+		return nil
+	}
+	return meterSoon(ctx, tx, c.CVM.ID)
 }
