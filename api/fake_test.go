@@ -33,12 +33,13 @@ const (
 
 // fakeVMM speaks vmmapi over HTTP and remembers each call that changes something.
 type fakeVMM struct {
-	mu     sync.Mutex
-	vms    map[string]*vmmapi.VM
-	events map[string][]vmmapi.Event
-	calls  []string
-	images []vmmapi.Image // beside the first
-	down   atomic.Bool
+	mu       sync.Mutex
+	vms      map[string]*vmmapi.VM
+	events   map[string][]vmmapi.Event
+	calls    []string
+	images   []vmmapi.Image // beside the first
+	networks []vmmapi.NodeNetwork
+	down     atomic.Bool
 	// boot decides how a boot ends; nil runs at once. It may block.
 	boot func(vm vmmapi.VM) *vmmapi.VMError
 	// after runs when a call took effect and before its answer goes out.
@@ -100,7 +101,7 @@ func (f *fakeVMM) route(w http.ResponseWriter, r *http.Request) (any, error) {
 	defer f.mu.Unlock()
 	switch r.URL.Path {
 	case "/v1/node":
-		return vmmapi.Node{ID: "n", Name: "node-1", Driver: "dry", Simulated: true, DeviceID: cvm.DeviceID{7}, Region: "here",
+		return vmmapi.Node{ID: "n", Name: "node-1", Driver: "dry", Simulated: true, DeviceID: cvm.DeviceID{7}, Region: "here", Networks: f.networks,
 			Capacity: vmmapi.Resources{VCPU: 8, MemoryMiB: 16384, DiskMiB: 500 << 10}}, nil
 	case "/v1/images":
 		return append([]vmmapi.Image{{Name: "phala-1.0.0", Hash: cvm.ImageHash{9}, Version: "1.0.0"}}, f.images...), nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
@@ -246,12 +245,7 @@ func (s *Server) revisions(ctx context.Context, in *revisionsInput) (out cloudap
 		if err != nil {
 			return out, err
 		}
-		out.Revisions = append(out.Revisions, cloudapi.Revision{
-			RevisionID: strconv.FormatInt(r.ID, 10), AppID: r.AppID, VMUUID: c.UUID, ComposeHash: r.ComposeHash, CreatedAt: stamp(r.CreatedAt),
-			OperationType: r.Kind, TriggeredBy: &cloudapi.UserRef{ObjectType: "user", Username: ptr(p.Username)},
-			CVM:       &cloudapi.CVMRef{ObjectType: "cvm", ID: ptr(store.HashID(c.UUID)), Name: ptr(c.Name), AppID: ptr(c.AppID), VMUUID: ptr(c.UUID)},
-			Workspace: &cloudapi.WorkspaceRef{ObjectType: "workspace", ID: workspaceID(p), Name: p.WorkspaceName, Slug: ptr(p.WorkspaceSlug)},
-		})
+		out.Revisions = append(out.Revisions, revisionView(p, r, c))
 	}
 	return out, nil
 }

@@ -111,6 +111,7 @@ func (s *Server) routes(mux *chi.Mux) huma.API {
 	s.accountRoutes(api)
 	s.auditRoutes(api)
 	s.webhookRoutes(api)
+	s.publicRoutes(api)
 	s.pages(mux)
 	mux.Get("/health", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.NotFound(func(w http.ResponseWriter, _ *http.Request) {

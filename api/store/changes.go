@@ -109,6 +109,8 @@ type PreparedChanges interface {
 	PreparedByToken(ctx context.Context, token [32]byte) (Prepared, error)
 	// PreparedFor finds the newest one of a CVM's slot with a compose hash.
 	PreparedFor(ctx context.Context, cvm int64, slot, composeHash string) (Prepared, error)
+	// WaitingChanges lists those of a CVM's slot that can still be committed.
+	WaitingChanges(ctx context.Context, cvm int64, slot string) ([]Prepared, error)
 }
 
 // OpsQuery chooses operations; zero fields do not restrict.

@@ -70,6 +70,11 @@ func (d *DB) PreparedFor(ctx context.Context, cvm int64, slot, composeHash strin
 	return scanPrepared(d.db.QueryRowContext(ctx, preparedColumns+`WHERE cvm_id = ? AND slot = ? AND compose_hash = ? ORDER BY id DESC LIMIT 1`, cvm, slot, composeHash))
 }
 
+// WaitingChanges lists prepared changes that can still be committed.
+func (d *DB) WaitingChanges(ctx context.Context, cvm int64, slot string) ([]store.Prepared, error) {
+	return rows(ctx, d.db, scanPrepared, preparedColumns+`WHERE cvm_id = ? AND slot = ? AND state = ? AND expires_at > ? ORDER BY id`, cvm, slot, store.Waiting, ms(d.now()))
+}
+
 // spend marks the change's prepared change as committed, once.
 func spend(ctx context.Context, tx *sqldb.Tx, c *store.Change) error {
 	if c.Spend == 0 {

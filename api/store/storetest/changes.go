@@ -40,6 +40,9 @@ func preparedChanges(t *testing.T, x *suite) {
 	if _, err := x.s.PreparedFor(ctx, c.ID, "update", "h3"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("unknown hash: %v", err)
 	}
+	if l := must[[]store.Prepared](t)(x.s.WaitingChanges(ctx, c.ID, "update")); len(l) != 1 || l[0].ID != second.ID {
+		t.Errorf("waiting: %+v", l)
+	}
 	spend := func(id int64) error {
 		_, err := x.s.Change(ctx, c.ID, x.enqueue, func(ch *store.Change) error {
 			ch.Spend = id
@@ -64,7 +67,13 @@ func preparedChanges(t *testing.T, x *suite) {
 	if err := spend(second.ID); !errors.Is(err, store.ErrSpent) {
 		t.Errorf("spending twice: %v", err)
 	}
+	if l := must[[]store.Prepared](t)(x.s.WaitingChanges(ctx, c.ID, "update")); len(l) != 0 {
+		t.Errorf("waiting after the commit: %+v", l)
+	}
 	x.clock.Add(2 * time.Hour)
+	if l := must[[]store.Prepared](t)(x.s.WaitingChanges(ctx, c.ID, "replica:1")); len(l) != 0 {
+		t.Errorf("waiting after its time: %+v", l)
+	}
 	if err := spend(other.ID); !errors.Is(err, store.ErrSpent) {
 		t.Errorf("spending an expired one: %v", err)
 	}
