@@ -54,7 +54,11 @@ func fileSystems() map[string]fileSystem {
 			options: "noinit_itable,errors=remount-ro",
 			isOn:    func(h []byte) bool { return binary.LittleEndian.Uint16(h[1024+56:]) == 0xef53 },
 			grow: func(fd int, bytes uint64) error {
-				blocks := bytes / 4096
+				var st unix.Statfs_t // older disks have blocks of another size
+				if err := unix.Fstatfs(fd, &st); err != nil {
+					return err
+				}
+				blocks := bytes / uint64(st.Bsize) //nolint:gosec // a block's size
 				return ioctl(fd, 0x40086610, unsafe.Pointer(&blocks)) // EXT4_IOC_RESIZE_FS
 			},
 		},
