@@ -282,10 +282,13 @@ func (e *Engine) Stop(ctx context.Context, grace time.Duration) error {
 // tail keeps the last max bytes.
 type tail struct {
 	max int
+	mu  sync.Mutex
 	b   []byte
 }
 
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.b = append(t.b, p...)
 	if over := len(t.b) - t.max; over > 0 {
 		t.b = append(t.b[:0], t.b[over:]...)
@@ -293,7 +296,11 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) String() string { return string(bytes.TrimSpace(t.b)) }
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(bytes.TrimSpace(t.b))
+}
 
 // redact removes values of the environment from a text for people. Short values
 // would tear holes into ordinary words and are no secrets.

@@ -60,27 +60,43 @@ func (e *Engine) StartDaemon(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, daemonStart)
+	defer cancel()
+	for {
+		d, err := e.spawnDaemon(path)
+		if err != nil {
+			return err
+		}
+		err = e.awaitDaemon(ctx, d)
+		// dockerd gives its containerd 15 s, which a busy emulated machine exceeds when it
+		// reads both for the first time. The next attempt finds them in memory.
+		if err == nil || ctx.Err() != nil || !strings.Contains(d.out.String(), "timeout waiting for containerd to start") {
+			return err
+		}
+	}
+}
+
+// spawnDaemon starts the process.
+func (e *Engine) spawnDaemon(config string) (*daemon, error) {
 	// A pid file that outlived its process (a killed guest) would stop dockerd.
 	_ = os.Remove("/var/run/docker.pid")
-	d := &daemon{cmd: exec.Command(e.cfg.Daemon, "--config-file", path), //nolint:noctx // stop ends it, after the containers
+	d := &daemon{cmd: exec.Command(e.cfg.Daemon, "--config-file", config), //nolint:noctx // stop ends it, after the containers
 		done: make(chan struct{}), out: &tail{max: 8 << 10}}
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
 	// Its own process group: a Ctrl-C at a terminal must not end it before the containers.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := d.cmd.Start(); err != nil {
-		return cvm.Errorf(cvm.Internal, "starting dockerd: %w", err).WithReason(ReasonDaemon)
+		return nil, cvm.Errorf(cvm.Internal, "starting dockerd: %w", err).WithReason(ReasonDaemon)
 	}
 	e.proc = d
 	go func() {
 		d.err = d.cmd.Wait()
 		close(d.done)
 	}()
-	return e.awaitDaemon(ctx, d)
+	return d, nil
 }
 
 func (e *Engine) awaitDaemon(ctx context.Context, d *daemon) error {
-	ctx, cancel := context.WithTimeout(ctx, daemonStart)
-	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
