@@ -4,7 +4,7 @@
 // A driver calls, for one run of a machine:
 //
 //	cage, err := confiner.Prepare(m)        // the group and its limits, before anything runs
-//	err = cage.Own(dir, ...)                // the files that the process may write
+//	err = cage.Enter(dir)                   // and Own, Show: the files it may write and read
 //	cmd := exec.Command(qemu, args...)
 //	cage.Command(cmd)                       // user, session, group: changes cmd in place
 //	err = cmd.Start()
@@ -163,22 +163,43 @@ func (c *Confiner) Prepare(m machine.Machine) (*Cage, error) {
 	return cage, nil
 }
 
-// Own gives paths (files, or directories with what is in them) to the process's
-// user, for it alone. Symbolic links are not followed.
-func (g *Cage) Own(paths ...string) error {
+// Enter lets the process's user into a directory, to open what is in it by name and
+// to change nothing of it: whoever may put a symbolic link there chooses which file
+// of the host the VMM, as root, writes and reads next.
+func (g *Cage) Enter(dir string) error { return g.give(dir, 0, 0o710) }
+
+// Own gives files to the process's user, for it alone.
+func (g *Cage) Own(files ...string) error {
+	for _, f := range files {
+		if err := g.give(f, g.uid, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Show lets the process's user read files.
+func (g *Cage) Show(files ...string) error {
+	for _, f := range files {
+		if err := g.give(f, 0, 0o640); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// give sets owner and mode of a path, with the user's own group. Symbolic links are
+// not followed.
+func (g *Cage) give(path string, owner int, mode os.FileMode) error {
 	if g.uid == 0 {
 		return nil
 	}
-	for _, p := range paths {
-		err := filepath.WalkDir(p, func(path string, _ os.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			return os.Lchown(path, g.uid, g.uid)
-		})
-		if err != nil {
-			return fmt.Errorf("giving %s to user %d: %w", p, g.uid, err)
-		}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err == nil {
+		err = errors.Join(f.Chown(owner, g.uid), f.Chmod(mode), f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("giving %s to user %d: %w", path, g.uid, err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package confine
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,8 +61,15 @@ func TestProcessIsConfined(t *testing.T) {
 	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := cage.Own(dir); err != nil {
+	if err := errors.Join(cage.Enter(dir), cage.Own(file)); err != nil {
 		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink("/etc/hostname", link); err != nil {
+		t.Fatal(err)
+	}
+	if cage.Own(link) == nil || cage.Show(link) == nil {
+		t.Error("a symbolic link was followed")
 	}
 	st, err := os.Stat(file)
 	if err != nil || st.Sys().(*syscall.Stat_t).Uid != 64003 {

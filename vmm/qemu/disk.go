@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -91,12 +92,16 @@ func (d *Driver) img(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// qcow2 header: magic, version, backing file offset and size, cluster bits, and at
-// byte 24 the size of the disk.
-const qcow2Header = 32
+// qcow2 header: magic, version, backing file offset (byte 8) and size, cluster bits,
+// the size of the disk (byte 24), and incompatible features (byte 72).
+const (
+	qcow2Header  = 80
+	qcow2Foreign = 4 // feature: the data is in another file
+)
 
 // virtualSize reads the size of a qcow2 disk that this driver made. The guest never
-// sees the header, so that it is as trusted as the VMM's own files.
+// sees the header, but its hypervisor can write it: one that names another file
+// would have qemu-img, as root, work on that.
 func (d *Driver) virtualSize(_ context.Context, path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -108,16 +113,16 @@ func (d *Driver) virtualSize(_ context.Context, path string) (int64, error) {
 		return 0, cvm.Errorf(cvm.Precondition, "data disk %s is not a qcow2 file", path).WithReason("disk").
 			WithFix("was disk_format changed? Set it back")
 	}
-	n := int64(0)
-	for _, b := range h[24:32] {
-		n = n<<8 | int64(b)
+	if binary.BigEndian.Uint64(h[8:]) != 0 || binary.BigEndian.Uint64(h[72:])&qcow2Foreign != 0 {
+		return 0, cvm.Errorf(cvm.Denied, "data disk %s names another file of the host, which this driver never does", path).WithReason("disk-foreign").
+			WithFix("its hypervisor may have been taken over: keep the file for analysis, and delete the VM")
 	}
-	return n, nil
+	return int64(binary.BigEndian.Uint64(h[24:])), nil //nolint:gosec // a size that this driver wrote, or none that is larger than a disk
 }
 
 // packShared writes the host-shared files as the disk that the guest reads.
 func packShared(p paths, dir string) error {
-	f, err := os.OpenFile(p.shared, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := openOwn(p.shared, os.O_TRUNC|os.O_WRONLY)
 	if err != nil {
 		return fmt.Errorf("shared disk: %w", err)
 	}

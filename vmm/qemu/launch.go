@@ -182,11 +182,28 @@ func (d *Driver) prepareFiles(ctx context.Context, m machine.Machine, p paths) e
 	if err := packShared(p, m.Shared); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(p.serial, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return fmt.Errorf("console log: %w", err)
+	for _, name := range []string{p.serial, p.pid} { // QEMU may make no file
+		f, err := openOwn(name, os.O_WRONLY|os.O_APPEND)
+		if err != nil {
+			return fmt.Errorf("machine files: %w", err)
+		}
+		if err := f.Close(); err != nil {
+			return fmt.Errorf("machine files: %w", err)
+		}
 	}
-	return f.Close()
+	return nil
+}
+
+// openOwn opens a file of the machine's directory, which it makes if need be. It
+// follows no link.
+func openOwn(name string, flags int) (*os.File, error) {
+	return os.OpenFile(name, flags|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+}
+
+// wall leaves QEMU its disk and its console, and nothing else of the directory: not
+// the names in it, and not what the VMM writes there.
+func wall(cage *confine.Cage, p paths) error {
+	return errors.Join(cage.Enter(p.dir), cage.Own(p.data, p.serial, p.pid), cage.Show(p.shared))
 }
 
 // createTD measures what is about to be started, and nothing else.
@@ -224,7 +241,7 @@ func (d *Driver) start(ctx context.Context, m machine.Machine, l Launch, p paths
 		return nil, err
 	}
 	defer done()
-	stderr, err := os.OpenFile(p.stderr, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	stderr, err := openOwn(p.stderr, os.O_WRONLY|os.O_APPEND)
 	if err != nil {
 		return nil, fmt.Errorf("log of QEMU: %w", err)
 	}
@@ -233,7 +250,7 @@ func (d *Driver) start(ctx context.Context, m machine.Machine, l Launch, p paths
 	if err != nil {
 		return nil, err
 	}
-	if err := cage.Own(p.dir); err != nil {
+	if err := wall(cage, p); err != nil {
 		return nil, errors.Join(err, cage.Started(0))
 	}
 	cmd := exec.Command(d.cfg.Binary, args...) //nolint:noctx // it outlives the call, and the VMM
