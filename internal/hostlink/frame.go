@@ -40,10 +40,12 @@ func (h hello) encode() []byte {
 }
 
 // errRestarted ends a session whose peer began anew; errGarbled one whose bytes make
-// no sense (a peer restarted in the middle of a record).
+// no sense (a peer restarted in the middle of a record), errFlood one whose peer asks
+// for more answers than are held in memory.
 var (
 	errRestarted = errors.New("the other side of the link has restarted")
 	errGarbled   = errors.New("the link is garbled")
+	errFlood     = errors.New("the other side floods the link with pings")
 )
 
 // readHello discards input until a hello was read.
@@ -81,6 +83,7 @@ type stream struct {
 	self nonce
 	peer nonce
 	rest []byte // of the record that is being read
+	seen meter
 	wmu  sync.Mutex
 	// telling: a hello is being answered.
 	telling atomic.Bool
@@ -128,7 +131,7 @@ func (s *stream) next() error {
 		return errGarbled
 	}
 	s.rest = b
-	return nil
+	return s.seen.see(b)
 }
 
 // again handles a hello of an established peer: one that it sent before it had heard

@@ -308,7 +308,7 @@ func TestGarbledRecordsAreNotDelivered(t *testing.T) {
 		"half a magic":     append([]byte(magic[:8]), make([]byte, 60)...),
 		"a new peer":       hello{nonce{9}, nonce{}}.encode(),
 	} {
-		s := &stream{r: bufio.NewReader(bytes.NewReader(b))}
+		s := &stream{r: bufio.NewReader(bytes.NewReader(b)), seen: meter{now: time.Now}}
 		if n, err := s.Read(make([]byte, 100)); n != 0 || err == nil {
 			t.Errorf("%s: %d bytes, %v", name, n, err)
 		}
@@ -327,7 +327,7 @@ func FuzzStream(f *testing.F) {
 	f.Add(hello{nonce{1}, nonce{2}}.encode())
 	f.Add([]byte(magic))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		s := &stream{c: discard{}, r: bufio.NewReader(bytes.NewReader(in)), peer: nonce{1}}
+		s := &stream{c: discard{}, r: bufio.NewReader(bytes.NewReader(in)), peer: nonce{1}, seen: meter{now: time.Now}}
 		var again []byte
 		for {
 			if err := s.next(); err != nil {

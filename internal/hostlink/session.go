@@ -58,7 +58,7 @@ type Session struct{ mux *yamux.Session }
 // Connect: it is closed when ctx ends before the session is there, on an error, and
 // when the session ends.
 func Connect(ctx context.Context, c io.ReadWriteCloser, role Role) (*Session, error) {
-	s := &stream{c: c, r: bufio.NewReaderSize(c, 32<<10)}
+	s := &stream{c: c, r: bufio.NewReaderSize(c, 32<<10), seen: meter{now: time.Now}}
 	_, _ = rand.Read(s.self[:])
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
