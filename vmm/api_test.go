@@ -308,6 +308,31 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 }
 
+// What a guest says grows sixfold as JSON, and some of it counts as a fact: even so
+// compaction makes the file short, or each later message would rewrite all of it.
+func TestCompactedEventsAreShort(t *testing.T) {
+	for _, kind := range []string{"boot.progress", "instance.info"} {
+		s := store{dir: t.TempDir()}
+		if err := os.MkdirAll(s.vmDir("x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		long, compacted := strings.Repeat("\x01", maxEventText), false
+		for i := range 400 {
+			if err := s.appendEvent("x", vmmapi.Event{Seq: int64(i + 1), Kind: kind, Message: long}); err != nil {
+				t.Fatal(err)
+			}
+			st, err := os.Stat(s.eventFile("x"))
+			if err != nil || st.Size() > maxEventFile+keepBytes {
+				t.Fatalf("%s: %d bytes after %d events, %v", kind, st.Size(), i+1, err)
+			}
+			compacted = compacted || st.Size() < maxEventFile && i > 300
+		}
+		if all, err := s.events("x", cursor{limit: maxEvents}); err != nil || len(all) == 0 || all[len(all)-1].Seq != 400 || !compacted {
+			t.Fatalf("%s: %d events, %v", kind, len(all), err)
+		}
+	}
+}
+
 func TestSerial(t *testing.T) {
 	d := dry.New(dry.Config{LogDir: t.TempDir()})
 	n := newNode(t, d, nil)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,10 +22,12 @@ const (
 	// maxEvents bounds one answer of GET events.
 	maxEvents = 2000
 	// maxEventFile in bytes; a longer file is compacted to keepChatter of what guests
-	// say and keepFacts of the rest.
+	// say and keepFacts of the rest, and to keepBytes of each, so that it is short
+	// afterwards whatever they hold.
 	maxEventFile = 4 << 20
 	keepChatter  = 500
 	keepFacts    = 1500
+	keepBytes    = maxEventFile / 4
 	// maxEventText cuts what a guest says, in bytes, as the reference does.
 	maxEventText = 4096
 	// sseBeat keeps proxies from closing a quiet event stream.
@@ -77,29 +80,36 @@ func (s store) compactEvents(id string) error {
 	if err != nil {
 		return err
 	}
-	facts, talk := 0, 0
-	keep := make([]bool, len(all))
-	for i := len(all) - 1; i >= 0; i-- {
-		if chatter(all[i].Kind) {
-			talk++
-			keep[i] = talk <= keepChatter
-		} else {
-			facts++
-			keep[i] = facts <= keepFacts
-		}
-	}
-	var b bytes.Buffer
-	for i, e := range all {
-		if !keep[i] {
-			continue
-		}
+	talk, facts := budget{keepChatter, keepBytes}, budget{keepFacts, keepBytes}
+	var lines [][]byte // newest first
+	for _, e := range slices.Backward(all) {
 		line, err := json.Marshal(e)
 		if err != nil {
 			return fmt.Errorf("encoding an event: %w", err)
 		}
+		of := &facts
+		if chatter(e.Kind) {
+			of = &talk
+		}
+		if of.takes(len(line) + 1) {
+			lines = append(lines, line)
+		}
+	}
+	var b bytes.Buffer
+	for _, line := range slices.Backward(lines) {
 		b.Write(append(line, '\n'))
 	}
 	return s.replace(s.eventFile(id), b.Bytes())
+}
+
+// budget is what one sort of event may keep; once something did not fit, nothing
+// older does.
+type budget struct{ events, bytes int }
+
+func (b *budget) takes(size int) bool {
+	b.events--
+	b.bytes -= size
+	return b.events >= 0 && b.bytes >= 0
 }
 
 // readEvents reads the file. A torn line (a crash in the middle of a write) is skipped.
