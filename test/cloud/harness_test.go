@@ -65,7 +65,10 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if theCfg, err = configure(dir); err == nil {
+	if theCfg, err = configure(dir); err == nil && theCfg.Driver == devcloud.DriverQEMU {
+		err = theQEMU.install(filepath.Join(dir, "qemu"))
+	}
+	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 		theCloud, err = devcloud.Start(ctx, theCfg)
 		cancel()

@@ -12,6 +12,7 @@ type hostileDriver struct {
 	machine.Driver
 	mu    sync.Mutex
 	cheat func(*machine.Machine) error
+	after func(machine.Machine) error // what it does to a machine that was just started
 }
 
 var theHost = &hostileDriver{}
@@ -29,14 +30,25 @@ func (h *hostileDriver) cheats(edit func(*machine.Machine) error) {
 	h.cheat = edit
 }
 
+// cheatsAfter does something to every machine that was started; nil ends it.
+func (h *hostileDriver) cheatsAfter(do func(machine.Machine) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.after = do
+}
+
 func (h *hostileDriver) Launch(ctx context.Context, m machine.Machine) (machine.Instance, error) {
 	h.mu.Lock()
-	cheat := h.cheat
+	cheat, after := h.cheat, h.after
 	h.mu.Unlock()
 	if cheat != nil {
 		if err := cheat(&m); err != nil {
 			return nil, err
 		}
 	}
-	return h.Driver.Launch(ctx, m)
+	inst, err := h.Driver.Launch(ctx, m)
+	if err == nil && after != nil {
+		err = after(m)
+	}
+	return inst, err
 }
