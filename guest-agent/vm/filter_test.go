@@ -3,17 +3,24 @@ package vm
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
 	"golang.org/x/sys/unix"
 
 	"github.com/confidential-cloud/phala/appcompose"
+	"github.com/confidential-cloud/phala/cvm"
 )
 
 // inside runs fn in a network namespace; its sockets and processes live there.
@@ -166,5 +173,76 @@ func TestTheFilterInAKernel(t *testing.T) {
 	}
 	if !reaches(t, container, "10.91.0.1:7000") || !reaches(t, container, "10.92.0.1:5000") || !reaches(t, machine, "10.91.0.1:7000") {
 		t.Error("what goes out, or stays inside, is filtered")
+	}
+}
+
+// TestALeaseStealsNoContainer: a host that gives an address in a part of the
+// containers' network would be sent what is meant for them.
+func TestALeaseStealsNoContainer(t *testing.T) {
+	_, machine, container := playground(t)
+	serve(t, container, 80)
+	n := &Network{cards: []string{"eth0"}, ResolvConf: filepath.Join(t.TempDir(), "resolv.conf")}
+	lease := func(network string) error {
+		return inside(t, machine, func() error { return n.isFree(netip.MustParsePrefix(network)) })
+	}
+	for _, stolen := range []string{"10.92.0.0/25", "10.92.0.0/24", "10.92.0.2/32", "10.0.0.0/8", "127.0.0.0/8"} {
+		if err := lease(stolen); cvm.ReasonOf(err) != ReasonNetwork || cvm.CodeOf(err) != cvm.Denied {
+			t.Errorf("%s: %v", stolen, err)
+		}
+	}
+	for _, fine := range []string{"10.91.0.0/24", "10.93.0.0/16", "192.168.1.0/24"} { // also the card's own
+		if err := lease(fine); err != nil {
+			t.Errorf("%s: %v", fine, err)
+		}
+	}
+	if !reaches(t, machine, "10.92.0.2:80") {
+		t.Fatal("the container is not there")
+	}
+	// What the refusal is about: the route of the lease below wins over the bridge's.
+	if err := inside(t, machine, func() error { return n.apply("eth0", offer{Address: netip.MustParsePrefix("10.92.0.9/25")}) }); err != nil {
+		t.Fatal(err)
+	}
+	if reaches(t, machine, "10.92.0.2:80") {
+		t.Error("such a lease does no harm: then the refusal is not needed")
+	}
+}
+
+// dhcp answers in a namespace's card with one address in 10.92.0.0/25.
+func dhcp(t *testing.T, ns, card string) {
+	t.Helper()
+	err := inside(t, ns, func() error {
+		srv, err := server4.NewServer(card, &net.UDPAddr{Port: dhcpv4.ServerPort}, func(c net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4) {
+			kind := dhcpv4.MessageTypeOffer
+			if m.MessageType() == dhcpv4.MessageTypeRequest {
+				kind = dhcpv4.MessageTypeAck
+			}
+			self := net.IP{10, 91, 0, 1}
+			reply, err := dhcpv4.NewReplyFromRequest(m, dhcpv4.WithMessageType(kind), dhcpv4.WithServerIP(self), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(self)),
+				dhcpv4.WithYourIP(net.IP{10, 92, 0, 9}), dhcpv4.WithNetmask(net.CIDRMask(25, 32)), dhcpv4.WithLeaseTime(60))
+			if err == nil {
+				_, _ = c.WriteTo(reply.ToBytes(), peer)
+			}
+		})
+		if err == nil {
+			t.Cleanup(func() { srv.Close() })
+			go srv.Serve() //nolint:errcheck // ends when it is closed
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestALeaseThatStealsIsNotTaken(t *testing.T) {
+	outside, machine, container := playground(t)
+	serve(t, container, 80)
+	dhcp(t, outside, "wan0")
+	n := &Network{Log: slog.New(slog.DiscardHandler), cards: []string{"eth0"}, leases: map[string]*nclient4.Lease{}, ResolvConf: filepath.Join(t.TempDir(), "resolv.conf")}
+	if err := inside(t, machine, func() error { return n.lease(t.Context(), "eth0") }); cvm.CodeOf(err) != cvm.Denied {
+		t.Errorf("the lease: %v", err)
+	}
+	if !reaches(t, machine, "10.92.0.2:80") || len(n.leases) > 0 {
+		t.Error("the host has the container's traffic")
 	}
 }
