@@ -263,17 +263,42 @@ func TestANSI(t *testing.T) {
 	}
 }
 
+// Terminals obey control characters in their 8-bit form as well.
+func TestStripEightBitControls(t *testing.T) {
+	for in, want := range map[string]string{
+		"a\u009b2Jb\n":          "ab\n",
+		"a\x9b2Jb\n":            "ab\n",
+		"a\u009d0;title\x07b\n": "ab\n",
+		"a\u0085b\n":            "ab\n",
+		"\xc2\xc2\x9b1mx\n":     "x\n",
+		"\xe2\x1b[0m\x9b31mx\n": "\xe2x\n",
+		"£ © é ß „ € 漢字 😀 \u00a0 Ä\n":         "£ © é ß „ € 漢字 😀 \u00a0 Ä\n",
+		"\u009b is one\nline at most\u009c\n": "s one\nline at most\n",
+	} {
+		var s Stripper
+		if got := s.Strip(nil, []byte(in)); string(got) != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
+
 // FuzzStrip: nothing that moves a terminal comes through, in whatever pieces it
 // arrives, and what is plain stays.
 func FuzzStrip(f *testing.F) {
 	f.Add([]byte("\x1b[31mred\x1b[0m \x1b]0;t\x07x\x1bP\x1b\\y\r\nz\r"), 3)
 	f.Add([]byte("a\x1b"), 1)
+	f.Add([]byte("é€\xc2\x9b2J\x9d0;t\x07\xe2\x9b"), 4)
 	f.Fuzz(func(t *testing.T, in []byte, at int) {
 		var whole Stripper
 		out := whole.Strip(nil, in)
 		for _, c := range out {
 			if c < 0x20 && c != '\n' && c != '\t' || c == 0x7f {
 				t.Fatalf("%q: control character %#x came through: %q", in, c, out)
+			}
+		}
+		for _, r := range string(out) {
+			if r >= 0x80 && r < 0xa0 {
+				t.Fatalf("%q: control character %#x came through: %q", in, r, out)
 			}
 		}
 		if at >= 0 && at <= len(in) {
