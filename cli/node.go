@@ -20,11 +20,15 @@ import (
 func (a *app) nodeCmd() *cobra.Command {
 	list := a.nodeListing("list")
 	list.Aliases = []string{"ls"}
-	return a.group("node", "Run the hosts of a cloud (for operators)", list, a.nodeDrainCmd(), a.nodeUndrainCmd(), a.nodeDoctorCmd())
+	return a.group("node", "Run the hosts of a cloud (for operators)", list, a.nodeDrainCmd(), a.nodeUndrainCmd(), a.nodeDoctorCmd(), a.nodeJoinCmd())
 }
 
 // vmmFlags say which VMM is meant: these commands speak to a host, not to the cloud.
-type vmmFlags struct{ url, tokenFile, ca string }
+type vmmFlags struct {
+	url, tokenFile, ca string
+	// seen, if set, is told the key of each TLS connection (DER SubjectPublicKeyInfo).
+	seen func(spki []byte) error
+}
 
 func (f *vmmFlags) add(s *pflag.FlagSet) {
 	s.StringVar(&f.url, "vmm", "http://127.0.0.1:8720", "URL of the node's VMM")
@@ -44,20 +48,22 @@ func (a *app) vmm(f vmmFlags) (*vmmapi.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &http.Client{}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.seen != nil {
+		t.TLSClientConfig.VerifyConnection = func(c tls.ConnectionState) error { return f.seen(c.PeerCertificates[0].RawSubjectPublicKeyInfo) }
+	}
 	if f.ca != "" {
 		pem, err := readBounded(a.path(f.ca), 1<<20)
 		if err != nil {
 			return nil, err
 		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
+		t.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, usage("--vmm-ca %s holds no certificate", f.ca)
 		}
-		t := http.DefaultTransport.(*http.Transport).Clone()
-		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
-		h.Transport = t
 	}
+	h := &http.Client{Transport: t}
 	return vmmapi.NewClient(strings.TrimRight(f.url, "/"), strings.TrimSpace(string(token)), h), nil
 }
 

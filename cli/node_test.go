@@ -67,8 +67,9 @@ func nodeVMM(t *testing.T, change func(*vmm.Config)) (flags []string, c *vmmapi.
 func phala(t *testing.T, code int, args ...string) map[string]any {
 	t.Helper()
 	var out, errs bytes.Buffer
+	env := map[string]string{"PHALA_CLOUD_DIR": t.TempDir()}
 	got := cli.Run(t.Context(), cli.Config{Args: append(args, "--json"), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs,
-		Getenv: func(string) string { return "" }, Workdir: t.TempDir()})
+		Getenv: func(k string) string { return env[k] }, Workdir: t.TempDir()})
 	if got != code {
 		t.Fatalf("phala %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, code, out.String(), errs.String())
 	}

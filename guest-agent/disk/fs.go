@@ -58,7 +58,7 @@ func fileSystems() map[string]fileSystem {
 				if err := unix.Fstatfs(fd, &st); err != nil {
 					return err
 				}
-				blocks := bytes / uint64(st.Bsize) //nolint:gosec // a block's size
+				blocks := bytes / uint64(st.Bsize)                    //nolint:gosec // a block's size
 				return ioctl(fd, 0x40086610, unsafe.Pointer(&blocks)) // EXT4_IOC_RESIZE_FS
 			},
 		},
