@@ -25,7 +25,9 @@ type ImageRegistry struct {
 	// Keys are files of public keys (PEM, Ed25519 or ECDSA P-256). If there are any, an
 	// image is refused unless one of them signed it.
 	Keys []string `toml:"keys"`
-	// User and PasswordFile are for registries that want a login.
+	// Registry (host[:port]) is the one that is told User and the content of PasswordFile.
+	// Others are asked without: who may name a registry must not learn the password.
+	Registry     string `toml:"registry"`
 	User         string `toml:"user"`
 	PasswordFile string `toml:"password_file"`
 	// MaxMiB bounds one image (default 8192); KeepFreeMiB stays free (default 1024).
@@ -40,8 +42,8 @@ func (c ImageRegistry) validate() (errs []error) {
 			bad("image_registry: %q: want an absolute path", p)
 		}
 	}
-	if (c.User == "") != (c.PasswordFile == "") {
-		bad("image_registry: user and password_file go together")
+	if (c.User == "") != (c.PasswordFile == "") || (c.User == "") != (c.Registry == "") {
+		bad("image_registry: registry, user and password_file go together")
 	}
 	if c.MaxMiB < 0 || c.KeepFreeMiB < 0 || c.MaxMiB > 1<<20 || c.KeepFreeMiB > 1<<30 {
 		bad("image_registry: max_mib %d, keep_free_mib %d: out of range", c.MaxMiB, c.KeepFreeMiB)
@@ -63,7 +65,7 @@ func (c ImageRegistry) puller(dir string, log *slog.Logger) (*oci.Puller, error)
 		if err != nil {
 			errs = append(errs, cvm.Errorf(cvm.Invalid, "image_registry.password_file: %w", err))
 		}
-		cfg.Login = oci.Login{User: c.User, Password: keys.NewSecret([]byte(strings.TrimSpace(string(b))))}
+		cfg.Login = oci.Login{Registry: c.Registry, User: c.User, Password: keys.NewSecret([]byte(strings.TrimSpace(string(b))))}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

@@ -111,12 +111,12 @@ func TestImagesOverTheAPI(t *testing.T) {
 
 // TestImageKeysMustBeReadable: a key that is missing does not mean that none is asked for.
 func TestImageKeysMustBeReadable(t *testing.T) {
-	for _, r := range []ImageRegistry{{Keys: []string{"/does/not/exist.pub"}}, {User: "me", PasswordFile: "/does/not/exist"}} {
+	for _, r := range []ImageRegistry{{Keys: []string{"/does/not/exist.pub"}}, {Registry: "r.example", User: "me", PasswordFile: "/does/not/exist"}} {
 		if _, err := r.puller(t.TempDir(), nil); cvm.CodeOf(err) != cvm.Invalid {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
-	for _, r := range []ImageRegistry{{Keys: []string{"image.pub"}}, {User: "me"}, {PasswordFile: "/x"}, {MaxMiB: -1}, {KeepFreeMiB: -1}} {
+	for _, r := range []ImageRegistry{{Keys: []string{"image.pub"}}, {User: "me"}, {PasswordFile: "/x"}, {User: "me", PasswordFile: "/x"}, {Registry: "r.example"}, {MaxMiB: -1}, {KeepFreeMiB: -1}} {
 		if len(r.validate()) == 0 {
 			t.Errorf("%+v is accepted", r)
 		}

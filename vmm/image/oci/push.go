@@ -26,7 +26,7 @@ import (
 // PushConfig says where an image goes.
 type PushConfig struct {
 	Ref    string // host/repo:tag
-	Login  Login
+	Login  Login // for Ref's registry, whatever its Registry says
 	Signer crypto.Signer // nil: not signed
 	// Transport is for tests; nil is the default one.
 	Transport http.RoundTripper
@@ -59,9 +59,10 @@ func Push(ctx context.Context, dir string, c PushConfig) (p Pushed, err error) {
 	if c.Transport == nil {
 		c.Transport = http.DefaultTransport
 	}
+	c.Login.Registry = ref.Context().RegistryStr()
 	// No image of ours is streamed through a redirect: uploads go where the registry says,
 	// under the same rules as downloads.
-	opts := []remote.Option{remote.WithContext(ctx), remote.WithAuth(c.Login.authenticator()), remote.WithTransport(guard{ref.Context().RegistryStr(), c.Transport})}
+	opts := []remote.Option{remote.WithContext(ctx), remote.WithAuth(c.Login.authenticator(c.Login.Registry)), remote.WithTransport(guard{ref.Context().RegistryStr(), c.Transport})}
 	files := []string{image.SumsFile, image.DigestFile}
 	for _, s := range im.Sums {
 		files = append(files, s.Name)

@@ -20,14 +20,15 @@ import (
 	"github.com/confidential-cloud/phala/keys"
 )
 
-// Login is for registries that want one; the zero value is anonymous.
+// Login is for one registry that wants it; the zero value is anonymous.
 type Login struct {
+	Registry string // host[:port]; no other one is sent the password
 	User     string
 	Password keys.Secret
 }
 
-func (l Login) authenticator() authn.Authenticator {
-	if l.User == "" {
+func (l Login) authenticator(registry string) authn.Authenticator {
+	if l.User == "" || l.Registry != registry {
 		return authn.Anonymous
 	}
 	return &authn.Basic{Username: l.User, Password: string(l.Password.Reveal())}
@@ -91,7 +92,7 @@ func connect(ctx context.Context, repo name.Repository, login Login, base http.R
 		t.ResponseHeaderTimeout = time.Minute
 		base = t
 	}
-	rt, err := transport.NewWithContext(ctx, repo.Registry, login.authenticator(), guard{repo.RegistryStr(), base}, []string{repo.Scope(action)})
+	rt, err := transport.NewWithContext(ctx, repo.Registry, login.authenticator(repo.RegistryStr()), guard{repo.RegistryStr(), base}, []string{repo.Scope(action)})
 	if err != nil {
 		return nil, unreachable(repo.RegistryStr(), err)
 	}
