@@ -25,8 +25,8 @@ import (
 
 // PushConfig says where an image goes.
 type PushConfig struct {
-	Ref    string // host/repo:tag
-	Login  Login // for Ref's registry, whatever its Registry says
+	Ref    string        // host/repo:tag
+	Login  Login         // for Ref's registry, whatever its Registry says
 	Signer crypto.Signer // nil: not signed
 	// Transport is for tests; nil is the default one.
 	Transport http.RoundTripper
