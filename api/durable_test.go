@@ -90,6 +90,7 @@ func TestKilledAPICompletesOnce(t *testing.T) {
 		{"stop", "POST /stop", func(w *world) error { _, err := w.c.Stop(w.t.Context(), "my-app"); return err }, cloudapi.StatusStopped, 1, 1, 0, 0},
 		{"update, app written", "PUT /app", updateTo128, cloudapi.StatusRunning, 1, 1, 1, 0},
 		{"update, VM restarted", "POST /restart", updateTo128, cloudapi.StatusRunning, 1, 1, 1, 0},
+		{"update in place", "POST /update", func(w *world) error { w.vmm.knowsUpdates(); return updateTo128(w) }, cloudapi.StatusRunning, 1, 1, 0, 0},
 		{"delete", "DELETE ", func(w *world) error { return w.c.Delete(w.t.Context(), "my-app", "delete") }, cloudapi.StatusDeleted, 1, 1, 0, 1},
 	}
 	for _, tt := range tests {
@@ -136,6 +137,9 @@ func TestKilledAPICompletesOnce(t *testing.T) {
 			want := [4]int{tt.puts, tt.starts, tt.restarts, 0}
 			if tt.status != cloudapi.StatusDeleted { // deleting what is gone is free
 				want[3], got[3] = tt.del, w.vmm.count("DELETE")
+			}
+			if n := w.vmm.count("POST update"); n != 1 && tt.name == "update in place" {
+				t.Errorf("%d updates", n)
 			}
 			if got != want {
 				t.Errorf("the VMM saw puts, starts, restarts, deletes %v, want %v: %v", got, want, w.vmm.calls)

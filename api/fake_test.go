@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -44,7 +45,11 @@ type fakeVMM struct {
 	boot func(vm vmmapi.VM) *vmmapi.VMError
 	// after runs when a call took effect and before its answer goes out.
 	after func(call string)
-	wg    sync.WaitGroup
+	// updates: it knows POST update; refuse is its answer to one.
+	updates bool
+	refuse  error
+	node    func(*vmmapi.Node) // changes what the node says of itself
+	wg      sync.WaitGroup
 }
 
 type plain string
@@ -62,6 +67,12 @@ func (f *fakeVMM) count(prefix string) (n int) {
 		}
 	}
 	return n
+}
+
+func (f *fakeVMM) knowsUpdates() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.updates = true
 }
 
 func (f *fakeVMM) setBoot(boot func(vmmapi.VM) *vmmapi.VMError) {
@@ -101,8 +112,12 @@ func (f *fakeVMM) route(w http.ResponseWriter, r *http.Request) (any, error) {
 	defer f.mu.Unlock()
 	switch r.URL.Path {
 	case "/v1/node":
-		return vmmapi.Node{ID: "n", Name: "node-1", Driver: "dry", Simulated: true, DeviceID: cvm.DeviceID{7}, Region: "here", Networks: f.networks,
-			Capacity: vmmapi.Resources{VCPU: 8, MemoryMiB: 16384, DiskMiB: 500 << 10}}, nil
+		n := vmmapi.Node{ID: "n", Name: "node-1", Driver: "dry", Simulated: true, DeviceID: cvm.DeviceID{7}, Region: "here", Networks: f.networks,
+			Capacity: vmmapi.Resources{VCPU: 8, MemoryMiB: 16384, DiskMiB: 500 << 10}}
+		if f.node != nil {
+			f.node(&n)
+		}
+		return n, nil
 	case "/v1/images":
 		return append([]vmmapi.Image{{Name: "phala-1.0.0", Hash: cvm.ImageHash{9}, Version: "1.0.0"}}, f.images...), nil
 	case "/v1/vms":
@@ -149,6 +164,8 @@ func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, act
 		err := rpc.Decode(w, r, &c)
 		vm.Spec.Image = c.Image
 		return *vm, err
+	case "POST update":
+		return f.update(w, r, vm)
 	case "POST start", "POST restart":
 		vm.State, vm.Desired, vm.Error = vmmapi.StateStarting, vmmapi.StateRunning, nil
 		vm.Boots++
@@ -168,6 +185,39 @@ func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, act
 	default:
 		return nil, cvm.Errorf(cvm.NotFound, "no route")
 	}
+	return *vm, nil
+}
+
+// update boots the new version; one that fails is rolled back.
+func (f *fakeVMM) update(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM) (any, error) {
+	var q vmmapi.UpdateRequest
+	if err := rpc.Decode(w, r, &q); err != nil || !f.updates || f.refuse != nil {
+		return nil, cmp.Or(err, f.refuse, error(cvm.Errorf(cvm.NotFound, "no route")))
+	}
+	old := vm.Spec
+	if q.App != nil {
+		vm.Spec.App = *q.App
+	}
+	if q.Resources != nil {
+		vm.Spec.Resources = *q.Resources
+	}
+	vm.Spec.Image = cmp.Or(q.Image, vm.Spec.Image)
+	vm.State, vm.Boots = vmmapi.StateStarting, vm.Boots+1
+	vm.LastUpdate = &vmmapi.Update{Phase: vmmapi.UpdateBooting, RequestedAt: time.Now()}
+	f.wg.Add(2)
+	go func(now vmmapi.VM) {
+		defer f.wg.Done()
+		f.run(now)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		done := *now.LastUpdate
+		if vm.LastUpdate, done.Phase = &done, vmmapi.UpdateDone; vm.State == vmmapi.StateFailed {
+			done.Phase, done.Error = vmmapi.UpdateRolledBack, vm.Error
+			old.Resources.DiskMiB = vm.Spec.Resources.DiskMiB
+			vm.Spec, vm.State, vm.Error = old, vmmapi.StateRunning, nil
+			vm.Boots++
+		}
+	}(*vm)
 	return *vm, nil
 }
 

@@ -184,6 +184,10 @@ func (b bounded) PutImage(ctx context.Context, id, image string) (vmmapi.VM, err
 	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.PutImage(ctx, id, image) })
 }
 
+func (b bounded) Update(ctx context.Context, id string, q vmmapi.UpdateRequest) (vmmapi.VM, error) {
+	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.Update(ctx, id, q) })
+}
+
 func (b bounded) Start(ctx context.Context, id string) (vmmapi.VM, error) {
 	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.Start(ctx, id) })
 }

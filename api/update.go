@@ -31,6 +31,9 @@ func (s *Server) begin(ctx context.Context, c store.CVM, kind, status string, bo
 		if err := busy(ch, kind); err != nil {
 			return err
 		}
+		if kind == store.Update || kind == store.Resize || kind == store.Upgrade {
+			body.Before = ch.CVM.Version()
+		}
 		if edit != nil {
 			if err := edit(ch); err != nil {
 				return err

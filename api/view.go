@@ -226,7 +226,7 @@ func (s *Server) legacyInfo(p store.Principal, c store.CVM, ops []store.Operatio
 }
 
 func bootError(c store.CVM) *string {
-	if c.Error == nil {
+	if c.Error == nil || c.Status == cloudapi.StatusRunning { // one that runs says why its update failed
 		return nil
 	}
 	return ptr(c.Error.Message)

@@ -38,6 +38,7 @@ type VMM interface {
 	PutApp(ctx context.Context, id string, a vmmapi.App) (vmmapi.VM, error)
 	PutResources(ctx context.Context, id string, r vmmapi.Resources) (vmmapi.VM, error)
 	PutImage(ctx context.Context, id, image string) (vmmapi.VM, error)
+	Update(ctx context.Context, id string, q vmmapi.UpdateRequest) (vmmapi.VM, error)
 	Start(ctx context.Context, id string) (vmmapi.VM, error)
 	Stop(ctx context.Context, id string) (vmmapi.VM, error)
 	Restart(ctx context.Context, id string) (vmmapi.VM, error)

@@ -47,12 +47,15 @@ func (r *Runner) operate(ctx context.Context, id int64, generation int) (time.Du
 		return 0, fmt.Errorf("operation %d/%d: %w", id, generation, err)
 	}
 	t := &task{r: r, cvm: c, op: op, log: r.cfg.Log.With("cvm", c.UUID, "operation", op.Kind, "generation", generation)}
+	var no *refusal
 	err = t.run(ctx)
 	switch {
 	case errors.Is(err, errSuperseded):
 		return 0, t.finish(ctx, store.Superseded, "", nil)
 	case ctx.Err() != nil:
 		return 0, ctx.Err() // the process stops; the next one goes on
+	case errors.As(err, &no):
+		return 0, t.refused(ctx, no)
 	case err != nil:
 		t.log.Warn("operation failed", "err", err)
 		return 0, t.finish(ctx, store.Failed, cloudapi.StatusFailed, errorOf(err))
@@ -79,6 +82,9 @@ func (t *task) run(ctx context.Context) error {
 // bringUp makes the VM exist with the CVM's present app, starts it once, and waits
 // until it runs or has failed.
 func (t *task) bringUp(ctx context.Context) error {
+	if handled, err := t.switchVersion(ctx); handled || err != nil {
+		return err
+	}
 	vm, err := t.define(ctx)
 	if err != nil {
 		return err
@@ -242,18 +248,22 @@ func (t *task) remove(ctx context.Context) error {
 	})
 }
 
-// try calls fn until it succeeds, fails for a reason other than "no answer", or
-// the operation is overtaken. The first failure of a row is told in an event.
+// try calls fn until it succeeds, fails for a reason other than "no answer" or "an
+// update is under way", or the operation is overtaken. The first failure of a row is
+// told in an event.
 func (t *task) try(ctx context.Context, fn func() error) error {
 	for n := 0; ; n++ {
 		err := fn()
-		if cvm.CodeOf(err) != cvm.Unavailable || err == nil {
+		text := "the node does not answer; trying again until it does"
+		if cvm.ReasonOf(err) == updating {
+			text = "the VM is being updated; waiting until that has ended"
+		} else if cvm.CodeOf(err) != cvm.Unavailable || err == nil {
 			return err
 		}
 		if n == 0 {
-			t.log.Warn("the node does not answer, trying again", "err", err)
+			t.log.Warn("trying again", "what", text, "err", err)
 			if err := t.change(ctx, func(c *store.Change, o *store.Operation) {
-				c.Emit(cloudapi.Event{Kind: cloudapi.EventRetry, Status: c.CVM.Status, Generation: o.Generation, Message: "the node does not answer; trying again until it does"})
+				c.Emit(cloudapi.Event{Kind: cloudapi.EventRetry, Status: c.CVM.Status, Generation: o.Generation, Message: text})
 			}); err != nil {
 				return err
 			}

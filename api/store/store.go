@@ -138,6 +138,12 @@ type OperationBody struct {
 	// StayDown: the change waits for the next start, the operation starts nothing.
 	StayDown bool `json:"stay_down,omitempty"`
 	AppPut   bool `json:"app_put,omitempty"` // the new compose or env reached the VMM
+	// Before is the version that a failed update goes back to; gone when it has ended.
+	Before *Version `json:"before,omitempty"`
+	// UpdateAsked: the node was asked to update, or was about to be; its newest update
+	// until then was asked for at LastUpdate.
+	UpdateAsked bool      `json:"update_asked,omitempty"`
+	LastUpdate  time.Time `json:"last_update,omitzero"`
 }
 
 // Open reports whether the operation still has work to do.
@@ -248,7 +254,7 @@ func (c *Change) Op(generation int) *Operation {
 
 // Finish ends the operation.
 func (c *Change) Finish(o *Operation, state string) {
-	o.State, o.FinishedAt = state, c.At
+	o.State, o.FinishedAt, o.Before = state, c.At, nil
 }
 
 // CVMs are the machines and what happens to them.

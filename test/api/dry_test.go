@@ -3,11 +3,13 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,8 +76,9 @@ func TestOverTheRealVMM(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(sock) })
 	log := slog.New(slog.DiscardHandler)
+	var refuse atomic.Int32 // boots
 	script := func(m machine.Machine) []guestapi.Notify {
-		if m.Name == "refused-app" {
+		if m.Name == "refused-app" || refuse.Add(-1) >= 0 {
 			return []guestapi.Notify{{Event: "boot.progress", Payload: "4/10 keys"},
 				{Event: "boot.error", Payload: `{"reason":"governance-denied","message":"compose hash not allowed","stage":"4 keys"}`}}
 		}
@@ -164,6 +167,26 @@ func TestOverTheRealVMM(t *testing.T) {
 		if done, err := c.Progress(ctx, "good-app", v.EventSeq, nil); err != nil || done.Status != step.want {
 			t.Fatalf("%+v, %v, want %s", done, err, step.want)
 		}
+	}
+	resize := func(vcpu int) cloudapi.Done {
+		t.Helper()
+		var a cloudapi.Accepted
+		if err := c.Do(ctx, "PATCH", "/cvms/good-app/resources", map[string]any{"vcpu": vcpu, "memory": 2048}, &a); err != nil {
+			t.Fatal(err)
+		}
+		done, err := c.Progress(ctx, "good-app", a.EventSeq, nil)
+		d, err2 := c.CVM(ctx, "good-app")
+		if err := errors.Join(err, err2); err != nil || done.Error == nil && *d.Resource.VCPU != vcpu || done.Error != nil && *d.Resource.VCPU == vcpu {
+			t.Fatalf("resize to %d: %v; done %+v, CVM %+v", vcpu, err, done, d.Resource)
+		}
+		return done
+	}
+	if done := resize(2); done.Status != cloudapi.StatusRunning || done.Error != nil {
+		t.Errorf("an update in place: %+v", done)
+	}
+	refuse.Store(1)
+	if done := resize(1); done.Status != cloudapi.StatusRunning || done.Error == nil || done.Error.Reason != "governance-denied" {
+		t.Errorf("an update that is rolled back: %+v", done)
 	}
 	for _, name := range []string{"good-app", "refused-app"} {
 		d, err := c.CVM(ctx, name)
