@@ -108,6 +108,9 @@ func Prepare(ctx context.Context, log *slog.Logger) error {
 			log.Debug("sysctl", "name", s[0], "err", err)
 		}
 	}
+	if err := steadyClock("/", log); err != nil {
+		log.Warn("time of an emulated processor", "err", err)
+	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return cvm.Errorf(cvm.Internal, "forbidding core dumps: %w", err).WithReason(ReasonSystem)
 	}
