@@ -337,6 +337,8 @@ func TestUnsupported(t *testing.T) {
 		"nerdctl":         {`{"manifest_version":2,"name":"t","runner":"nerdctl-compose"}`, ReasonUnsupported},
 		"bash":            {`{"manifest_version":2,"name":"t","runner":"bash"}`, ReasonUnsupported},
 		"verity":          {`{"manifest_version":2,"name":"t","runner":"none","verity_volumes":[{"source":"x","verity_root":"` + strings.Repeat("ab", 32) + `","target":"/v"}]}`, ReasonUnsupported},
+		"swap":            {`{"manifest_version":2,"name":"t","runner":"none","swap_size":1073741824}`, ReasonUnsupported},
+		"swap in words":   {`{"manifest_version":2,"name":"t","runner":"none","swap_size":"1G"}`, ReasonUnsupported},
 		"gpu policy":      {`{"manifest_version":"3","name":"t","runner":"none","requirements":{"gpu_policy":{"attest_gpu":true}}}`, ReasonUnsupported},
 		"launch token":    {`{"manifest_version":"3","name":"t","runner":"none","requirements":{"launch_token_hash":"00"}}`, ReasonUnsupported},
 		"other platform":  {`{"manifest_version":"3","name":"t","runner":"none","requirements":{"platforms":["dstack-amd-sev-snp"]}}`, ReasonUnsupported},

@@ -62,6 +62,9 @@ func supported(d *appcompose.Document, allowUnpinned, volumes bool) error {
 	default:
 		return no("runner %q is not supported by this guest", d.Runner)
 	}
+	if n, ok := d.SwapSize.(float64); d.SwapSize != nil && (!ok || n != 0) && d.SwapSize != "0" && d.SwapSize != "" {
+		return no("swap_size %v is not supported by this guest, which has no swap", d.SwapSize)
+	}
 	vols, err := d.Volumes()
 	if err != nil {
 		return err

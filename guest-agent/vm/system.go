@@ -80,6 +80,9 @@ func sysctls() [][2]string {
 		// dockerd turns forwarding on, and a forwarding machine ignores router
 		// advertisements unless this is 2.
 		{"net/ipv6/conf/all/accept_ra", "2"}, {"net/ipv6/conf/default/accept_ra", "2"},
+		// Addresses of the card's own number: a managed bridge lets no other pass.
+		{"net/ipv6/conf/all/addr_gen_mode", "0"}, {"net/ipv6/conf/default/addr_gen_mode", "0"},
+		{"net/ipv6/conf/all/use_tempaddr", "0"}, {"net/ipv6/conf/default/use_tempaddr", "0"},
 		{"vm/overcommit_memory", "1"}, {"vm/max_map_count", "262144"},
 	}
 }
