@@ -12,6 +12,7 @@ import (
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/scheduler"
+	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
@@ -98,6 +99,15 @@ type PageInput struct {
 	Page     int `query:"page" default:"1" minimum:"1"`
 	PageSize int `query:"page_size" default:"30" minimum:"1" maximum:"100"`
 }
+
+// query bounds a listing to the page.
+func (p PageInput) query(q store.ListQuery) store.ListQuery {
+	q.Offset, q.Limit = (p.Page-1)*p.PageSize, p.PageSize
+	return q
+}
+
+// pages is how many pages there are.
+func (p PageInput) pages(total int) int { return (total + p.PageSize - 1) / p.PageSize }
 
 func paginate[T any](all []T, in PageInput) cloudapi.Page[T] {
 	from := min((in.Page-1)*in.PageSize, len(all))

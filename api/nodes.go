@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/confidential-cloud/phala/api/jobs"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
@@ -19,12 +24,15 @@ import (
 type nodes struct {
 	list []*node
 	byID map[int64]*node
+	lap  atomic.Int64 // how long run takes to ask all of them, in ns
 }
 
 type node struct {
 	id     int64
 	cfg    NodeConfig
 	client *vmmapi.Client
+
+	asking sync.Mutex // one question at a time; mu is not held meanwhile
 
 	mu     sync.Mutex
 	info   vmmapi.Node
@@ -33,22 +41,38 @@ type node struct {
 	asked  time.Time
 }
 
-// fresh is how old an answer may be and still count.
+// fresh is how old an answer may be and still count; where there are so many nodes
+// that asking all takes longer, two rounds and the pause between them.
 const fresh = 3 * time.Second
+
+// askEvery is the pause between two rounds over all nodes, or longer, when a round
+// takes longer; askAtOnce is how many are asked at the same time.
+const (
+	askEvery  = 2 * time.Second
+	askAtOnce = 64
+)
 
 func newNodes(ctx context.Context, cfg Config, st store.Store) (*nodes, error) {
 	ns := &nodes{byID: map[int64]*node{}}
-	for _, c := range cfg.Nodes {
+	urls := make([]string, len(cfg.Nodes))
+	for i, c := range cfg.Nodes {
+		urls[i] = c.URL
+	}
+	ids, err := st.NodeIDs(ctx, urls)
+	if err != nil {
+		return nil, fmt.Errorf("nodes: %w", err)
+	}
+	// The jobs of a busy node share connections; many nodes do not keep many.
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // it is one
+	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 256, 32
+	shared := &http.Client{Transport: transport}
+	for i, c := range cfg.Nodes {
 		token, err := os.ReadFile(c.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("node %s: token: %w", c.URL, err)
 		}
-		id, err := st.NodeID(ctx, c.URL)
-		if err != nil {
-			return nil, fmt.Errorf("node %s: %w", c.URL, err)
-		}
-		n := &node{id: id, cfg: c, client: vmmapi.NewClient(strings.TrimRight(c.URL, "/"), strings.TrimSpace(string(token)), nil), err: errors.New("not asked yet")}
-		ns.list, ns.byID[id] = append(ns.list, n), n
+		n := &node{id: ids[i], cfg: c, client: vmmapi.NewClient(strings.TrimRight(c.URL, "/"), strings.TrimSpace(string(token)), shared), err: errors.New("not asked yet")}
+		ns.list, ns.byID[n.id] = append(ns.list, n), n
 	}
 	return ns, nil
 }
@@ -87,31 +111,47 @@ func (ns *nodes) client(id int64) (*vmmapi.Client, error) {
 }
 
 func (ns *nodes) run(ctx context.Context) error {
-	tick := time.NewTicker(2 * time.Second)
-	defer tick.Stop()
 	for {
+		begin := time.Now()
 		ns.refresh(ctx, 0)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+		lap := time.Since(begin)
+		ns.lap.Store(int64(lap))
+		if run.Pause(ctx, max(askEvery, lap)) != nil {
+			return nil //nolint:nilerr // it is to end
 		}
 	}
 }
 
 // refresh asks every node whose answer is older than maxAge.
 func (ns *nodes) refresh(ctx context.Context, maxAge time.Duration) {
-	var wg sync.WaitGroup
-	for _, n := range ns.list {
-		wg.Go(func() { n.ask(ctx, maxAge) })
+	if lap := time.Duration(ns.lap.Load()); maxAge > 0 && lap > askEvery/2 {
+		maxAge = max(maxAge, 2*lap+max(askEvery, lap))
 	}
-	wg.Wait()
+	var at errgroup.Group
+	at.SetLimit(askAtOnce)
+	for _, n := range ns.list {
+		if n.known(maxAge) {
+			continue
+		}
+		at.Go(func() error {
+			n.ask(ctx, maxAge)
+			return nil
+		})
+	}
+	_ = at.Wait()
+}
+
+// known tells whether the last answer is young enough.
+func (n *node) known(maxAge time.Duration) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.err == nil && time.Since(n.asked) < maxAge
 }
 
 func (n *node) ask(ctx context.Context, maxAge time.Duration) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.err == nil && time.Since(n.asked) < maxAge {
+	n.asking.Lock()
+	defer n.asking.Unlock()
+	if n.known(maxAge) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -121,6 +161,8 @@ func (n *node) ask(ctx context.Context, maxAge time.Duration) {
 	if err == nil {
 		images, err = n.client.Images(ctx)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.asked, n.err = time.Now(), err
 	if err == nil { // else keep the last known facts
 		n.info, n.images = info, images

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -169,8 +168,8 @@ func (s *Server) sizeOf(r cloudapi.ProvisionRequest) (z size, err error) {
 }
 
 func (s *Server) nameFree(ctx context.Context, name string) error {
-	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
-	if err == nil && slices.ContainsFunc(all, func(c store.CVM) bool { return c.Name == name }) {
+	taken, err := s.store.NameTaken(ctx, who(ctx).WorkspaceID, name)
+	if err == nil && taken {
 		return store.ErrNameTaken
 	}
 	return err

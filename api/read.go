@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
@@ -11,23 +10,28 @@ import (
 )
 
 func (s *Server) listing(ctx context.Context, legacy bool, cvms []store.CVM) ([]any, error) {
+	ops, err := s.opsOf(ctx, cvms)
+	if err != nil {
+		return nil, err
+	}
 	out := []any{}
 	for _, c := range cvms {
 		if legacy {
-			ops, err := s.store.OpenOps(ctx, c.ID)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, s.legacyInfo(who(ctx), c, ops))
+			out = append(out, s.legacyInfo(who(ctx), c, ops[c.ID]))
 			continue
 		}
-		i, err := s.info(ctx, who(ctx), c)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, i)
+		out = append(out, s.info(who(ctx), c, ops[c.ID]))
 	}
 	return out, nil
+}
+
+// opsOf reads the open operations of a list at once.
+func (s *Server) opsOf(ctx context.Context, cvms []store.CVM) (map[int64][]store.Operation, error) {
+	ids := make([]int64, len(cvms))
+	for i, c := range cvms {
+		ids[i] = c.ID
+	}
+	return s.store.OpenOpsOf(ctx, ids)
 }
 
 func (s *Server) listCVMs(ctx context.Context, in *Versioned) (any, error) {
@@ -46,16 +50,12 @@ type pageCVMsInput struct {
 }
 
 func (s *Server) pageCVMs(ctx context.Context, in *pageCVMsInput) (any, error) {
-	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
+	cvms, total, err := s.store.Page(ctx, in.query(store.ListQuery{Workspace: who(ctx).WorkspaceID, Node: max(in.NodeID, in.TeepodID)}))
 	if err != nil {
 		return nil, err
 	}
-	if id := max(in.NodeID, in.TeepodID); id != 0 {
-		all = slices.DeleteFunc(all, func(c store.CVM) bool { return c.NodeID != id })
-	}
-	page := paginate(all, in.PageInput)
-	items, err := s.listing(ctx, in.legacy(), page.Items)
-	return cloudapi.Page[any]{Items: items, Total: page.Total, Page: page.Page, PageSize: page.PageSize, Pages: page.Pages}, err
+	items, err := s.listing(ctx, in.legacy(), cvms)
+	return cloudapi.Page[any]{Items: items, Total: total, Page: in.Page, PageSize: in.PageSize, Pages: in.pages(total)}, err
 }
 
 type cvmInput struct {
@@ -136,30 +136,13 @@ type appsInput struct {
 }
 
 func (s *Server) apps(ctx context.Context, in *appsInput) (out cloudapi.Apps, err error) {
-	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
+	page, total, err := s.store.AppPage(ctx, in.query(store.ListQuery{Workspace: who(ctx).WorkspaceID, Search: in.Search, Status: in.Status}))
 	if err != nil {
 		return out, err
 	}
-	match := func(c store.CVM) bool {
-		q := strings.ToLower(in.Search)
-		hit := strings.Contains(strings.ToLower(c.Name), q) || strings.Contains(c.AppID, q) || strings.Contains(c.UUID, q) || strings.Contains(c.InstanceID, q)
-		return hit && (len(in.Status) == 0 || slices.Contains(in.Status, c.Status))
-	}
-	var ids []string
-	byApp := map[string][]store.CVM{}
-	for _, c := range all {
-		if !match(c) {
-			continue
-		}
-		if byApp[c.AppID] == nil {
-			ids = append(ids, c.AppID)
-		}
-		byApp[c.AppID] = append(byApp[c.AppID], c)
-	}
-	page := paginate(ids, in.PageInput)
-	out = cloudapi.Apps{DstackApps: []cloudapi.App{}, Page: page.Page, PageSize: page.PageSize, Total: page.Total, TotalPages: page.Pages}
-	for _, id := range page.Items {
-		a, err := s.appView(ctx, byApp[id])
+	out = cloudapi.Apps{DstackApps: []cloudapi.App{}, Page: in.Page, PageSize: in.PageSize, Total: total, TotalPages: in.pages(total)}
+	for _, cvms := range page {
+		a, err := s.appView(ctx, cvms)
 		if err != nil {
 			return out, err
 		}
@@ -172,12 +155,12 @@ func (s *Server) apps(ctx context.Context, in *appsInput) (out cloudapi.Apps, er
 func (s *Server) appView(ctx context.Context, cvms []store.CVM) (a cloudapi.App, err error) {
 	first := cvms[len(cvms)-1]
 	a = cloudapi.App{ID: first.AppID, Name: cvms[0].Name, AppID: first.AppID, CreatedAt: stamp(first.CreatedAt), KMSType: s.cfg.kmsType(), CVMCount: len(cvms)}
+	ops, err := s.opsOf(ctx, cvms)
+	if err != nil {
+		return a, err
+	}
 	for _, c := range cvms {
-		i, err := s.info(ctx, who(ctx), c)
-		if err != nil {
-			return a, err
-		}
-		a.CVMs = append(a.CVMs, i)
+		a.CVMs = append(a.CVMs, s.info(who(ctx), c, ops[c.ID]))
 	}
 	a.CurrentCVM = &a.CVMs[0]
 	return a, nil
@@ -190,12 +173,11 @@ type AppInput struct {
 
 func (s *Server) cvmsOf(ctx context.Context, appID string) ([]store.CVM, error) {
 	id := strings.TrimPrefix(strings.TrimPrefix(strings.ToLower(appID), "app_"), "0x")
-	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
+	all, _, err := s.store.Page(ctx, store.ListQuery{Workspace: who(ctx).WorkspaceID, App: id})
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(c store.CVM) bool { return c.AppID != id })
-	if len(all) == 0 {
+	if id == "" || len(all) == 0 {
 		return nil, text(http.StatusNotFound, "App not found")
 	}
 	return all, nil

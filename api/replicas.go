@@ -240,18 +240,11 @@ func (s *Server) makeReplica(ctx context.Context, src store.CVM, p store.Patch, 
 
 // replicaName is the source's name with the first free number.
 func (s *Server) replicaName(ctx context.Context, src store.CVM) (string, error) {
-	all, err := s.store.List(ctx, src.WorkspaceID)
-	if err != nil {
-		return "", err
-	}
-	taken := map[string]bool{}
-	for _, c := range all {
-		taken[c.Name] = true
-	}
 	base := strings.TrimRight(src.Name[:min(len(src.Name), 57)], "-")
 	for n := 2; ; n++ {
-		if name := fmt.Sprintf("%s-%d", base, n); !taken[name] {
-			return name, nil
+		name := fmt.Sprintf("%s-%d", base, n)
+		if taken, err := s.store.NameTaken(ctx, src.WorkspaceID, name); err != nil || !taken {
+			return name, err
 		}
 	}
 }

@@ -85,12 +85,8 @@ func (s *Server) teepod(c store.CVM) *cloudapi.TeepodRef {
 }
 
 // info is a CVM as lists show it.
-func (s *Server) info(ctx context.Context, p store.Principal, c store.CVM) (cloudapi.CVMInfo, error) {
+func (s *Server) info(p store.Principal, c store.CVM, ops []store.Operation) cloudapi.CVMInfo {
 	d := parsed(c)
-	ops, err := s.store.OpenOps(ctx, c.ID)
-	if err != nil {
-		return cloudapi.CVMInfo{}, err
-	}
 	v := cloudapi.CVMInfo{
 		ID: store.HashID(c.UUID), Name: c.Name, AppID: ptr(c.AppID), VMUUID: ptr(c.UUID), InstanceID: opt(c.InstanceID),
 		Resource: s.resource(c), NodeInfo: s.nodeRef(c.NodeID), OS: s.os(c), KMSType: ptr(s.cfg.kmsType()), KMSInfo: s.cvmKMS(c),
@@ -109,7 +105,7 @@ func (s *Server) info(ctx context.Context, p store.Principal, c store.CVM) (clou
 		o := ops[len(ops)-1]
 		v.Progress = &cloudapi.Progress{Target: ptr(target(o.Kind)), StartedAt: ptr(stamp(o.CreatedAt)), CorrelationID: ptr(o.CorrelationID)}
 	}
-	return v, nil
+	return v
 }
 
 // target is the status that an operation leads to.
@@ -241,7 +237,11 @@ func uptime(c store.CVM, now time.Time) string {
 }
 
 func (s *Server) detail(ctx context.Context, p store.Principal, c store.CVM) (cloudapi.CVMDetail, error) {
-	i, err := s.info(ctx, p, c)
+	ops, err := s.store.OpenOps(ctx, c.ID)
+	if err != nil {
+		return cloudapi.CVMDetail{}, err
+	}
+	i := s.info(p, c, ops)
 	i.KMSInfo.EncryptedEnvPubkey = s.envPubkey(ctx, c)
-	return cloudapi.CVMDetail{CVMInfo: i, ComposeFile: json.RawMessage(c.AppCompose)}, err
+	return cloudapi.CVMDetail{CVMInfo: i, ComposeFile: json.RawMessage(c.AppCompose)}, nil
 }

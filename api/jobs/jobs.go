@@ -49,6 +49,7 @@ type VMM interface {
 // Store is what jobs need of the store.
 type Store interface {
 	store.CVMs
+	store.Listings
 	store.Deletions
 }
 

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
@@ -101,25 +104,35 @@ func observe(c *store.Change, vm vmmapi.VM, events []vmmapi.Event) {
 
 // sync compares resting CVMs with what their nodes show, until ctx ends: VMs crash,
 // restart by themselves, and lose their host.
+//
+// A round over many nodes may take long: the pause after it is no shorter, so that
+// the database and the nodes are there for others half of the time at least.
 func (r *Runner) sync(ctx context.Context) {
-	tick := time.NewTicker(r.cfg.Sync)
-	defer tick.Stop()
 	for {
+		begin := time.Now()
 		if err := r.deleteDue(ctx); err != nil && ctx.Err() == nil {
 			r.cfg.Log.Warn("scheduled deletions", "err", err)
 		}
+		var at errgroup.Group
+		at.SetLimit(syncAtOnce)
 		for _, id := range r.cfg.Nodes() {
-			if err := r.syncNode(ctx, id); err != nil && ctx.Err() == nil && cvm.CodeOf(err) != cvm.Unavailable {
-				r.cfg.Log.Warn("comparing CVMs with their node", "node", id, "err", err)
-			}
+			at.Go(func() error {
+				if err := r.syncNode(ctx, id); err != nil && ctx.Err() == nil && cvm.CodeOf(err) != cvm.Unavailable {
+					r.cfg.Log.Warn("comparing CVMs with their node", "node", id, "err", err)
+				}
+				return nil
+			})
 		}
-		select {
-		case <-ctx.Done():
+		_ = at.Wait()
+		if run.Pause(ctx, max(r.cfg.Sync, time.Since(begin))) != nil {
 			return
-		case <-tick.C:
 		}
 	}
 }
+
+// syncAtOnce is how many nodes are compared at the same time: one that does not
+// answer holds up few others.
+const syncAtOnce = 16
 
 func (r *Runner) syncNode(ctx context.Context, node int64) error {
 	vmm, err := r.cfg.Node(node)
@@ -127,8 +140,8 @@ func (r *Runner) syncNode(ctx context.Context, node int64) error {
 		return err
 	}
 	// Before the VMs, so that a CVM whose VM was made in between is not missed in them.
-	cvms, err := r.cfg.Store.List(ctx, 0)
-	if err != nil {
+	cvms, err := r.cfg.Store.OnNode(ctx, node)
+	if err != nil || len(cvms) == 0 {
 		return err
 	}
 	ask, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -142,9 +155,6 @@ func (r *Runner) syncNode(ctx context.Context, node int64) error {
 		byID[v.Spec.ID] = v
 	}
 	for _, c := range cvms {
-		if c.NodeID != node {
-			continue
-		}
 		vm, ok := byID[c.UUID]
 		if err := r.syncOne(ctx, vmm, c, vm, ok); err != nil {
 			return err

@@ -299,6 +299,7 @@ type Provisions interface {
 type Store interface {
 	Accounts
 	CVMs
+	Listings
 	Provisions
 	PreparedChanges
 	History

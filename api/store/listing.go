@@ -1,0 +1,32 @@
+package store
+
+import "context"
+
+// ListQuery chooses live CVMs of a workspace; zero fields do not restrict.
+type ListQuery struct {
+	Workspace     int64
+	Node          int64
+	App           string   // app id
+	Search        string   // in name, app id, uuid or instance id, whatever the case
+	Status        []string // one of these
+	Offset, Limit int      // of a page; Limit 0 is all
+}
+
+// Listings read what a page shows, so that its cost does not grow with all that is
+// not on it.
+type Listings interface {
+	// Page returns the CVMs of a page, newest first, and how many match.
+	Page(ctx context.Context, q ListQuery) (page []CVM, total int, err error)
+	// AppPage returns the CVMs of a page of apps, those with the newest CVM first,
+	// each app's together and newest first, and how many apps match. Only CVMs that
+	// match are returned.
+	AppPage(ctx context.Context, q ListQuery) (page [][]CVM, total int, err error)
+	// OnNode returns the live CVMs of a node.
+	OnNode(ctx context.Context, node int64) ([]CVM, error)
+	// NameTaken tells whether a live CVM of the workspace has the name.
+	NameTaken(ctx context.Context, workspace int64, name string) (bool, error)
+	// OpenOpsOf returns the unfinished operations of several CVMs, oldest first.
+	OpenOpsOf(ctx context.Context, ids []int64) (map[int64][]Operation, error)
+	// NodeIDs is NodeID for many, in their order.
+	NodeIDs(ctx context.Context, urls []string) ([]int64, error)
+}
