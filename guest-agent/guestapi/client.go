@@ -17,6 +17,7 @@ const (
 	PathInfo       = "/v1/info"
 	PathContainers = "/v1/containers"
 	PathSysInfo    = "/v1/sysinfo"
+	PathNetwork    = "/v1/network"
 	PathGuestProof = "/v1/evidence"
 	PathLogs       = "/v1/logs/" // + container name or id
 	PathShutdown   = "/v1/shutdown"

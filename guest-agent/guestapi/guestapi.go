@@ -56,6 +56,7 @@ const (
 //	GET  /v1/boot               -> Boot     how far this boot is; the VMM asks after its own restart
 //	GET  /v1/containers         -> Containers
 //	GET  /v1/sysinfo            -> SysInfo
+//	GET  /v1/network            -> NetworkInfo
 //	GET  /v1/evidence?nonce=hex -> Evidence
 //	GET  /v1/logs/{container}?since&until&tail&follow&timestamps&text -> as the reference's /logs
 //	POST /v1/shutdown           -> {}   stops compose, unmounts, exits
@@ -139,6 +140,35 @@ type Disk struct {
 	MountPoint string `json:"mount_point"`
 	TotalSize  uint64 `json:"total_size"`
 	FreeSize   uint64 `json:"free_size"`
+}
+
+// NetworkInfo is how the guest is connected (GuestApi of the reference).
+type NetworkInfo struct {
+	DNSServers []string    `json:"dns_servers"`
+	Gateways   []Gateway   `json:"gateways"`
+	Interfaces []Interface `json:"interfaces"`
+	WGInfo     string      `json:"wg_info"` // always "": the tunnel is a process, not a card
+}
+
+// Gateway is that of a default route.
+type Gateway struct {
+	Address string `json:"address"`
+}
+
+// Interface is one network card, with its counters since it is there.
+type Interface struct {
+	Name      string      `json:"name"`
+	Addresses []IPAddress `json:"addresses"`
+	RxBytes   uint64      `json:"rx_bytes"`
+	TxBytes   uint64      `json:"tx_bytes"`
+	RxErrors  uint64      `json:"rx_errors"`
+	TxErrors  uint64      `json:"tx_errors"`
+}
+
+// IPAddress of a card and the length of its network's prefix, in bits.
+type IPAddress struct {
+	Address string `json:"address"`
+	Prefix  int    `json:"prefix"`
 }
 
 // Evidence is what a running guest shows to anyone who asks with a nonce: served

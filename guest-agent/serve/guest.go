@@ -2,6 +2,7 @@ package serve
 
 import (
 	"encoding/hex"
+	"net"
 	"net/http"
 
 	"github.com/confidential-cloud/phala/cvm"
@@ -38,6 +39,10 @@ func (g *Guest) Handler() http.Handler {
 	}))
 	mux.HandleFunc("GET "+guestapi.PathSysInfo, up(g, func(b *Backend, _ *http.Request) (guestapi.SysInfo, error) {
 		return SysInfo(b.DataDir), nil
+	}))
+	mux.HandleFunc("GET "+guestapi.PathNetwork, up(g, func(*Backend, *http.Request) (guestapi.NetworkInfo, error) {
+		links, err := net.Interfaces()
+		return NetworkInfo("/", links), err
 	}))
 	mux.HandleFunc("GET "+guestapi.PathGuestProof, up(g, func(b *Backend, r *http.Request) (guestapi.Evidence, error) {
 		nonce, err := hex.DecodeString(r.URL.Query().Get("nonce"))
