@@ -17,7 +17,7 @@ var theQEMU hypervisor
 // install puts the wrapper into dir and dir before everything else on PATH.
 func (h *hypervisor) install(dir string) error {
 	const name = "qemu-system-x86_64"
-	real, err := exec.LookPath(name)
+	program, err := exec.LookPath(name)
 	if err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func (h *hypervisor) install(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	script := fmt.Sprintf("#!/bin/sh\n[ ! -e %s ] || . %s\nexec %s \"$@\"\n", h.hook(), h.hook(), real)
+	script := fmt.Sprintf("#!/bin/sh\n[ ! -e %s ] || . %s\nexec %s \"$@\"\n", h.hook(), h.hook(), program)
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func TestMachineHost(t *testing.T) {
 		flippedRootfs(),
 		{"a flipped byte of the hash tree", bootsInstead(func(*testing.T) edits {
 			return edits{theCloud.Image().Meta.Rootfs: flipTree}
-		}), initramfs.ReasonCorrupt, nil},
+		}), "rootfs-hash-mismatch", nil},
 		otherCmdline(),
 		{"another initrd", bootsInstead(func(*testing.T) edits {
 			return edits{theCloud.Image().Meta.Initrd: func(b []byte) []byte { return append(b, make([]byte, 512)...) }}
@@ -56,7 +56,7 @@ func TestMachineHost(t *testing.T) {
 		{"another TD's registers", otherTD, kmsapi.ReasonEvidence, []string{"MRTD"}},
 		{"another app-compose", inShared(hostshare.AppCompose, func() (string, string) {
 			return "hello from the default", "hello from the hostess"
-		}), "compose-hash-mismatch", nil},
+		}), kmsapi.ReasonEvidence, []string{"mr_config_id"}},
 		{"a disk with a null cipher", func(t *testing.T, id string) {
 			editLUKS(t, dataDisk(id), func(doc map[string]any) {
 				doc["segments"].(map[string]any)["0"].(map[string]any)["encryption"] = "cipher_null-ecb"
