@@ -133,7 +133,7 @@ func (p *Puller) Start(ctx context.Context, req vmmapi.PullRequest) (vmmapi.Pull
 		p.jobs = slices.DeleteFunc(p.jobs, func(o *job) bool { return o == p.jobs[0] && o.view().Ended() })
 	}
 	p.wg.Go(func() { p.run(ctx, j) })
-	return j.p, nil
+	return j.view(), nil
 }
 
 // run does the pull and says how it ended.
