@@ -179,10 +179,11 @@ func uuidOK(s string) bool {
 }
 
 func zero(b []byte) bool {
-	for _, x := range b {
-		if x != 0 {
+	var none [4096]byte
+	for ; len(b) > len(none); b = b[len(none):] {
+		if !bytes.Equal(b[:len(none)], none[:]) {
 			return false
 		}
 	}
-	return true
+	return bytes.Equal(b, none[:len(b)])
 }
