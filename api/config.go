@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/attest/fetch"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/sqldb"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
@@ -61,6 +62,12 @@ type Config struct {
 	Gateway       GatewayConfig  `toml:"gateway"`
 	Disk          DiskConfig     `toml:"disk"`
 	InstanceTypes []InstanceType `toml:"instance_type"`
+	// Attestation says how quotes are judged that anybody sends.
+	Attestation AttestationConfig `toml:"attestation"`
+	// DNSResolver (address:port) is who is asked about people's domains; "" is the
+	// first of the system's.
+	DNSResolver string        `toml:"dns_resolver"`
+	Billing     BillingConfig `toml:"billing"`
 
 	Log *slog.Logger `toml:"-"`
 	// Notice receives the admin's one-time password when the admin has none yet; nil:
@@ -155,7 +162,8 @@ func DefaultConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:8730",
 		Disk:   DiskConfig{MinGB: 20, DefaultGB: 40, MaxGB: 2048},
-		KMS:    KMSConfig{ID: "kms"},
+		KMS:    KMSConfig{ID: "kms"}, Billing: DefaultBilling(),
+		Attestation: AttestationConfig{CollateralURLs: []string{fetch.IntelPCS}},
 		InstanceTypes: []InstanceType{
 			{ID: "tdx.small", Name: "Small TDX", Description: "1 vCPU, 2 GB memory", Family: "cpu", VCPU: 1, MemoryMB: 2048, HourlyRate: "0.058", DiskGB: 20},
 			{ID: "tdx.medium", Name: "Medium TDX", Description: "2 vCPU, 4 GB memory", Family: "cpu", VCPU: 2, MemoryMB: 4096, HourlyRate: "0.116", DiskGB: 20},
@@ -205,6 +213,11 @@ func (c Config) Validate() error {
 	}
 	errs = append(errs, c.validateTypes()...)
 	errs = append(errs, c.validateAccounts()...)
+	errs = append(errs, c.Attestation.validate()...)
+	if _, err := netip.ParseAddrPort(c.DNSResolver); c.DNSResolver != "" && err != nil {
+		bad("dns_resolver: %q is not address:port", c.DNSResolver)
+	}
+	errs = append(errs, c.validateBilling()...)
 	if c.Log == nil {
 		bad("no logger")
 	}

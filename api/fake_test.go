@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"log/slog"
 	"net"
@@ -21,6 +22,7 @@ import (
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/governance/ethereum"
+	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
@@ -40,6 +42,8 @@ type fakeVMM struct {
 	calls    []string
 	images   []vmmapi.Image // beside the first
 	networks []vmmapi.NodeNetwork
+	device   cvm.DeviceID // zero: 07
+	evidence func(nonce []byte) (guestapi.Evidence, error)
 	down     atomic.Bool
 	// boot decides how a boot ends; nil runs at once. It may block.
 	boot func(vm vmmapi.VM) *vmmapi.VMError
@@ -112,7 +116,7 @@ func (f *fakeVMM) route(w http.ResponseWriter, r *http.Request) (any, error) {
 	defer f.mu.Unlock()
 	switch r.URL.Path {
 	case "/v1/node":
-		n := vmmapi.Node{ID: "n", Name: "node-1", Driver: "dry", Simulated: true, DeviceID: cvm.DeviceID{7}, Region: "here", Networks: f.networks,
+		n := vmmapi.Node{ID: "n", Name: "node-1", Driver: "dry", Simulated: true, DeviceID: cmp.Or(f.device, cvm.DeviceID{7}), Region: "here", Networks: f.networks,
 			Capacity: vmmapi.Resources{VCPU: 8, MemoryMiB: 16384, DiskMiB: 500 << 10}}
 		if f.node != nil {
 			f.node(&n)
@@ -178,6 +182,14 @@ func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, act
 		return struct{}{}, nil
 	case "GET guest/containers":
 		return json.RawMessage(`{"containers":[{"id":"c1","names":["/web"],"image":"x","image_id":"y","created":1,"state":"running","status":"Up"}]}`), nil
+	case "GET guest/info":
+		return guestapi.AppInfo{TCBInfo: `{"mrtd":"00"}`}, nil
+	case "GET guest/evidence":
+		if f.evidence == nil {
+			return nil, cvm.Errorf(cvm.NotFound, "no route")
+		}
+		nonce, _ := hex.DecodeString(r.URL.Query().Get("nonce"))
+		return f.evidence(nonce)
 	case "GET serial":
 		return plain("the console\n"), nil
 	case "GET guest/logs/web":

@@ -23,6 +23,8 @@ func limitAddress() limit { return limit{"address", 100, 15 * time.Minute} }
 func limitFactor() limit  { return limit{"factor", 5, 15 * time.Minute} }
 func limitCode() limit    { return limit{"code", 10, 15 * time.Minute} }
 func limitDevice() limit  { return limit{"device", 30, 10 * time.Minute} }
+func limitQuotes() limit  { return limit{"quotes", 60, 10 * time.Minute} }
+func limitPublic() limit  { return limit{"public", 120, time.Minute} }
 
 // take counts a try and refuses (429) a subject that has none left. It counts first,
 // so that tries at the same time do not share one. It is bookkeeping, not a change

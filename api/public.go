@@ -8,4 +8,7 @@ func (s *Server) publicRoutes(api huma.API) {
 	s.appFactRoutes(api)
 	s.hostRoutes(api)
 	s.legacyRoutes(api)
+	s.attestationRoutes(api)
+	s.appAttestRoutes(api)
+	s.domainRoutes(api)
 }

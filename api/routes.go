@@ -111,8 +111,10 @@ func (s *Server) routes(mux *chi.Mux) huma.API {
 	s.accountRoutes(api)
 	s.auditRoutes(api)
 	s.webhookRoutes(api)
+	s.billingRoutes(api)
 	s.publicRoutes(api)
 	s.pages(mux)
+	s.reference(mux, api)
 	mux.Get("/health", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.NotFound(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

@@ -41,6 +41,8 @@ type Server struct {
 	hashing chan struct{} // bounds the memory that passwords take
 	origins *http.CrossOriginProtection
 	oidc    oidcClient
+	judge   *judge
+	shown   recall
 }
 
 // New opens the database and the clients. Nothing runs and nothing is asked of
@@ -93,7 +95,13 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := s.store.SetPrices(ctx, s.cfg.prices()); err != nil {
+		return err
+	}
 	if s.sealer, err = openSealer(s.cfg); err != nil {
+		return err
+	}
+	if s.judge, err = newJudge(s.cfg.Attestation, s.now); err != nil {
 		return err
 	}
 	s.origins = http.NewCrossOriginProtection()
@@ -130,6 +138,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	group.Go(ctx, "nodes", s.nodes.run)
 	group.Go(ctx, "jobs", s.jobs.Run)
 	group.Go(ctx, "webhooks", s.deliver)
+	group.Go(ctx, "metering", s.meter)
 	group.Go(ctx, "http", func(ctx context.Context) error { return s.serveHTTP(ctx, l) })
 	s.log.Info("cloud API is up", "address", l.Addr().String())
 	err := group.Wait(ctx)

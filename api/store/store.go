@@ -306,6 +306,7 @@ type Store interface {
 	Deletions
 	Answers
 	Webhooks
+	Attestations
 	Metering
 	Ledger
 	// NodeID gives a VMM's URL its lasting id.
