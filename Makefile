@@ -72,6 +72,10 @@ test-long: ## long fuzzing, all seeds, fault injection (an hour or so)
 bench: ## measure the verifier beside its peers: writes docs/performance.md (wants a quiet machine)
 	@$(GO) test ./test/bench/attest -v -timeout 60m -args -rounds 400 -hosts 100000 -write ../../../docs/performance.md
 
+.PHONY: bench-vm
+bench-vm: ## a thousand VMs on a node, the API with many nodes: writes docs/performance.md (wants a quiet machine)
+	@PHALA_LONG=1 $(GO) test ./test/bench/vm -v -timeout 120m -args -vms 1000 -nodes 1000 -cvms 10000 -deploys 100 -reads 50 -write ../../../docs/performance.md
+
 .PHONY: mutate-attest
 mutate-attest: ## switch each check of the verifier off in turn: its tests must fail
 	@$(GO) run ./test/mutate
