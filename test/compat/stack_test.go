@@ -25,6 +25,8 @@ import (
 	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 	"github.com/confidential-cloud/phala/vmm"
+	"github.com/confidential-cloud/phala/vmm/dry"
+	"github.com/confidential-cloud/phala/vmm/machine"
 )
 
 // rootKMS stands in for the KMS service: real keys of a real root, without the
@@ -81,6 +83,15 @@ func live(t *testing.T, run func(context.Context) error) <-chan error {
 	return ended
 }
 
+// onDevice is the dry driver on hardware with an identity: contracts know no zero.
+type onDevice struct{ *dry.Driver }
+
+func (d onDevice) Describe(ctx context.Context) (machine.Description, error) {
+	out, err := d.Driver.Describe(ctx)
+	out.DeviceID = cvm.DeviceID{7}
+	return out, err
+}
+
 func startVMM(t *testing.T, dir string, guests *edge) vmm.Config {
 	t.Helper()
 	sock, err := os.MkdirTemp("", "compat") // short: sockets
@@ -90,7 +101,7 @@ func startVMM(t *testing.T, dir string, guests *edge) vmm.Config {
 	t.Cleanup(func() { _ = os.RemoveAll(sock) })
 	c := vmm.Default()
 	c.Listen, c.TokenFile, c.Dir, c.RunDir, c.ImagesDir = freeAddr(t), filepath.Join(dir, "token"), filepath.Join(dir, "vmm"), sock, filepath.Join(dir, "images")
-	c.Driver, c.Machines, c.Log = "dry", guests.driver, slog.New(slog.DiscardHandler)
+	c.Driver, c.Machines, c.Log = "dry", onDevice{guests.driver}, slog.New(slog.DiscardHandler)
 	c.Capacity = vmm.Capacity{VCPU: 32, MemoryMiB: 64 << 10, DiskMiB: 2000 << 10}
 	for _, n := range []string{"dstack-0.5.5", "dstack-dev-0.5.5"} {
 		writeImage(t, filepath.Join(c.ImagesDir, n), strings.Contains(n, "dev"))

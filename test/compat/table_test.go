@@ -2,11 +2,11 @@ package compat
 
 // The verdicts.
 const (
-	works   = "works"
-	local   = "local"             // asks no cloud: it drives programs or files of this machine
-	differs = "differs"           // another answer than the public cloud's, on purpose
-	chain   = "chain only"        // means something only where apps live on a chain
-	pending = "not shown to work" // no step shows it yet
+	works     = "works"
+	local     = "local"             // asks no cloud: it drives programs or files of this machine
+	differs   = "differs"           // another answer than the public cloud's, on purpose
+	chainOnly = "chain only"        // means something only where apps live on a chain
+	pending   = "not shown to work" // no step shows it yet
 )
 
 // command is one leaf command of the public CLI.
@@ -79,17 +79,17 @@ var commands = []command{
 	{"docker generate", local, onThisBox},
 	{"docker run", local, onThisBox},
 	{"kms list", works, ""},
-	{"kms ethereum", chain, noChain},
-	{"kms base", chain, noChain},
+	{"kms ethereum", chainOnly, noChain},
+	{"kms base", chainOnly, noChain},
 	{"nodes list", works, ""},
 	{"simulator start", local, "only its help is run: it downloads a program; our own CLI brings a simulator"},
 	{"simulator stop", local, onThisBox},
-	{"allow-devices list", chain, noChain},
-	{"allow-devices add", chain, noChain},
-	{"allow-devices remove", chain, noChain},
-	{"allow-devices allow-any", chain, noChain},
-	{"allow-devices disallow-any", chain, noChain},
-	{"allow-devices toggle-allow-any", chain, noChain},
+	{"allow-devices list", chainOnly, noChain},
+	{"allow-devices add", chainOnly, noChain},
+	{"allow-devices remove", chainOnly, noChain},
+	{"allow-devices allow-any", chainOnly, noChain},
+	{"allow-devices disallow-any", chainOnly, noChain},
+	{"allow-devices toggle-allow-any", chainOnly, noChain},
 }
 
 // lifecycle is one app's life, in order.
