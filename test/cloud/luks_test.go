@@ -68,18 +68,3 @@ func writeAt(t *testing.T, path string, b []byte, at int64) {
 		t.Error(err)
 	}
 }
-
-// flip changes one bit of a file.
-func flip(t *testing.T, path string, at int64) {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 1)
-	_, err = f.ReadAt(b, at)
-	if err = errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	writeAt(t, path, []byte{b[0] ^ 1}, at)
-}

@@ -32,8 +32,7 @@ func virtual(t *testing.T) *devcloud.Cloud {
 func machineApp(t *testing.T) (vm vmmapi.VM, url string) {
 	t.Helper()
 	const name = "machine-app"
-	vm, ok := findVM(t, name)
-	if !ok {
+	if _, ok := findVM(t, name); !ok {
 		push(t, "phala-tests/kv", "1", kvImage(t))
 		d := deploy(t, filepath.Join(repoRoot(t), "test", "apps", "kv", "docker-compose.yml"), name, "--disk-size", "20G")
 		url = appURL(d.AppID, 8080)
