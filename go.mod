@@ -20,6 +20,7 @@ require (
 	github.com/ethereum/go-ethereum v1.16.9 // governance/ethereum, internal/wallet, devcloud/chain; 1.17 pulls refused modules with beacon
 	github.com/fxamacker/cbor/v2 v2.9.0 // attest/measure: measurement.tdx.cbor
 	github.com/go-chi/chi/v5 v5.5.0 // HTTP routes of the services
+	github.com/go-pdf/fpdf v0.9.0 // api: invoices as PDF
 	github.com/google/go-configfs-tsm v0.3.3 // attest/tdxguest: reports from configfs-tsm
 	github.com/google/go-containerregistry v0.21.7 // internal/registry: an OCI registry in the process
 	github.com/google/go-sev-guest v0.15.0 // attest/sevguest: a SEV-SNP guest's reports; oracle for our verifier in tests

@@ -113,15 +113,6 @@ func (s *Server) workspace(ctx context.Context, in *SlugInput) (out cloudapi.Wor
 	}
 }
 
-func (s *Server) quotas(ctx context.Context, in *SlugInput) (out cloudapi.Quotas, err error) {
-	if err := in.in(who(ctx)); err != nil {
-		return out, err
-	}
-	free := cloudapi.Quota{Limit: -1, Remaining: -1} // a self-hosted cloud ends where its nodes do
-	return cloudapi.Quotas{TeamSlug: in.Slug, Tier: tier, Quotas: cloudapi.QuotaSet{VMSlots: free, VCPU: free, MemoryMB: free, DiskGB: free},
-		AsOf: s.now().UTC()}, nil
-}
-
 func (s *Server) members(ctx context.Context, in *SlugInput) ([]cloudapi.WorkspaceMember, error) {
 	p := who(ctx)
 	if err := in.in(p); err != nil {

@@ -111,8 +111,14 @@ func (v Versioned) legacy() bool { return v.Version == cloudapi.VersionLegacy }
 
 func (s *Server) me(ctx context.Context, in *Versioned) (any, error) {
 	p := who(ctx)
+	a, accruing, _, err := s.worth(ctx, p.WorkspaceID)
+	if err != nil {
+		return nil, err
+	}
+	tier, _ := s.cfg.Billing.tier(a.Tier)
+	paid, granted := split(a, accruing)
 	if in.legacy() {
-		return cloudapi.CurrentUserV1{Username: p.Username, Email: p.Email, TeamName: p.WorkspaceName, TeamTier: tier}, nil
+		return cloudapi.CurrentUserV1{Username: p.Username, Email: p.Email, Credits: paid.Float(), GrantedCredits: granted.Float(), TeamName: p.WorkspaceName, TeamTier: tier}, nil
 	}
 	u, err := s.store.User(ctx, p.UserID)
 	if err != nil {
@@ -122,11 +128,15 @@ func (s *Server) me(ctx context.Context, in *Versioned) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	var owed *string
+	if sum := paid + granted; a.PostPaid && sum < 0 {
+		owed = ptr((-sum).String())
+	}
 	return cloudapi.CurrentUser{
 		User: cloudapi.User{Username: p.Username, Email: p.Email, Role: p.Role, EmailVerified: p.Email != "",
 			TOTPEnabled: u.TOTPOn, HasBackupCodes: codes > 0, FlagHasPassword: u.Password != "", MustChangePassword: u.MustChange},
 		Workspace: cloudapi.Workspace{ID: workspaceID(p), Name: p.WorkspaceName, Slug: ptr(p.WorkspaceSlug), Tier: tier, Role: string(p.Member)},
-		Credits:   cloudapi.Credits{Balance: "0", GrantedBalance: "0"},
+		Credits:   cloudapi.Credits{Balance: paid.String(), GrantedBalance: granted.String(), IsPostPaid: a.PostPaid, OutstandingAmount: owed},
 	}, nil
 }
 

@@ -81,6 +81,10 @@ func (s *Server) apply(ctx context.Context, c store.CVM, ch change) (out cloudap
 // it commits.
 func (s *Server) begins(ctx context.Context, c store.CVM, ch change, prep *store.Prepared) (out cloudapi.Accepted, err error) {
 	body := store.OperationBody{StayDown: ch.kind != store.Update && c.Status == cloudapi.StatusStopped}
+	_, limits, err := s.limits(ctx, c.WorkspaceID)
+	if err != nil {
+		return out, err
+	}
 	var seq int64
 	c, seq, err = s.begin(ctx, c, ch.kind, cloudapi.StatusUpdating, body, func(x *store.Change) error {
 		if prep != nil {
@@ -99,6 +103,9 @@ func (s *Server) begins(ctx context.Context, c store.CVM, ch change, prep *store
 		}
 		if ch.patch.DiskGB != 0 && ch.patch.DiskGB < x.CVM.DiskGB {
 			return shrinks(ch.patch.DiskGB, x.CVM.DiskGB)
+		}
+		if p := ch.patch; p.VCPU > x.CVM.VCPU || p.MemoryMiB > x.CVM.MemoryMiB || p.DiskGB > x.CVM.DiskGB {
+			x.Limits = &limits // who has too much may still make it less
 		}
 		x.Revised = ch.patch.Apply(&x.CVM.Body)
 		return nil

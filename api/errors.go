@@ -32,6 +32,9 @@ const (
 	errCVMNotFound    = "ERR-03-001"
 	errAppIDConflict  = "ERR-03-007"
 	errSeveralCVMs    = "ERR-03-010"
+	errBalance        = "ERR-04-001"
+	errMaxCVMs        = "ERR-04-002"
+	errLimits         = "ERR-04-003"
 	statusNeedsChain  = 465
 	statusHashUnknown = 466
 )
@@ -87,11 +90,14 @@ func missing() error {
 func (s *Server) answer(ctx context.Context, err error) error {
 	var done *apiError
 	var coded *cvm.Error
+	var over *store.LimitError
 	switch {
 	case errors.As(err, &done):
 		return done
 	case errors.Is(err, store.ErrNotFound):
 		return missing()
+	case errors.As(err, &over):
+		return overLimit(over)
 	case errors.Is(err, store.ErrNameTaken):
 		return fail(http.StatusConflict, errDuplicateName, cvm.Conflict, "name-taken", "a CVM with this name exists already",
 			"choose another name, or update the existing one: phala deploy with the same name updates it")

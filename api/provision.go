@@ -52,6 +52,9 @@ func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudap
 	if err := s.nameFree(ctx, r.Name); err != nil {
 		return out, err
 	}
+	if err := s.admits(ctx, who(ctx).WorkspaceID, size); err != nil {
+		return out, err
+	}
 	image := r.Image
 	if image == "" {
 		image = s.cfg.Image
@@ -222,6 +225,10 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 	if err != nil {
 		return out, err
 	}
+	limits, err := s.mayMake(ctx, p.WorkspaceID)
+	if err != nil {
+		return out, err
+	}
 	made, err := s.store.Create(ctx, store.CVM{
 		WorkspaceID: p.WorkspaceID, UserID: p.UserID, UUID: uuid.NewString(), Name: prov.Name, AppID: app.String(), NodeID: node.ID,
 		Status: cloudapi.StatusCreating,
@@ -229,6 +236,7 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 			AppCompose: prov.AppCompose, ComposeHash: hash, EncryptedEnv: e.blob, EnvSignature: e.sig,
 			ContractAddress: r.ContractAddress, DeployerAddress: r.DeployerAddress},
 	}, s.jobs.Enqueue, func(c *store.Change) error {
+		c.Limits = limits
 		c.Begin(store.Deploy, store.OperationBody{CorrelationID: uuid.NewString(), By: p.Username})
 		c.Emit(cloudapi.Event{Kind: cloudapi.EventSchedule, Status: c.CVM.Status, Message: "placed on " + why})
 		c.Revised = true

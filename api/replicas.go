@@ -210,6 +210,10 @@ func (s *Server) makeReplica(ctx context.Context, src store.CVM, p store.Patch, 
 	body := src.Body
 	body.Error, body.BootProgress, body.StartedAt, body.StoppedAt, body.DeleteAt = nil, "", time.Time{}, time.Time{}, time.Time{}
 	p.Apply(&body)
+	limits, err := s.mayMake(ctx, src.WorkspaceID)
+	if err != nil {
+		return out, err
+	}
 	for range 3 { // somebody may take the name meanwhile
 		name, err := s.replicaName(ctx, src)
 		if err != nil {
@@ -222,6 +226,7 @@ func (s *Server) makeReplica(ctx context.Context, src store.CVM, p store.Patch, 
 			if prep != nil {
 				c.Spend = prep.ID
 			}
+			c.Limits = limits
 			c.Begin(store.Deploy, store.OperationBody{CorrelationID: uuid.NewString(), By: who.Username, ByID: who.UserID})
 			c.Emit(cloudapi.Event{Kind: cloudapi.EventSchedule, Status: c.CVM.Status, Message: "a replica of " + src.Name + " on node " + word(s.nodeRef(node).Name)})
 			c.Revised = true

@@ -19,6 +19,11 @@ import (
 // begin starts an operation on a CVM, or says that another one is at work. Stop,
 // shutdown and delete may overtake; the one they overtake ends as superseded.
 func (s *Server) begin(ctx context.Context, c store.CVM, kind, status string, body store.OperationBody, edit func(*store.Change) error) (store.CVM, int64, error) {
+	if !jobs.Overtakes(kind) {
+		if err := s.solvent(ctx, c.WorkspaceID, false); err != nil {
+			return c, 0, err
+		}
+	}
 	seq, err := s.store.LastSeq(ctx, c.ID)
 	if err != nil {
 		return c, 0, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/confidential-cloud/phala/api/billing"
@@ -75,10 +76,13 @@ func addUsage(ctx context.Context, tx *sqldb.Tx, c store.CVM, segments []billing
 
 // Lines lists a workspace's lines.
 func (d *DB) Lines(ctx context.Context, workspace int64, q store.LedgerQuery) ([]store.Entry, error) {
-	from, to := ms(q.From), ms(q.To)
+	from, to := ms(q.From), int64(math.MaxInt64)
+	if !q.To.IsZero() {
+		to = ms(q.To)
+	}
 	query := `SELECT ` + lineNames + ` FROM ledger WHERE workspace_id = ? AND (? = '' OR app_id = ?) AND (? = 0 OR cvm_id = ?)
-		AND (ended_at > ? OR started_at >= ?) AND (? = 0 OR started_at < ?) ORDER BY started_at, id`
-	args := []any{workspace, q.AppID, q.AppID, q.CVMID, q.CVMID, from, from, to, to}
+		AND (ended_at > ? OR started_at >= ?) AND started_at < ? ORDER BY started_at, id`
+	args := []any{workspace, q.AppID, q.AppID, q.CVMID, q.CVMID, from, from, to}
 	if q.Limit > 0 {
 		query, args = query+` LIMIT ? OFFSET ?`, append(args, q.Limit, q.Offset)
 	}

@@ -248,7 +248,8 @@ func (d *DB) RunningMeters(ctx context.Context, workspace int64) ([]store.Runnin
 // MeteredUntil tells whether nothing before a time is missing.
 func (d *DB) MeteredUntil(ctx context.Context, workspace int64, t time.Time) (bool, error) {
 	var n int
-	err := d.db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM meter_due x JOIN cvms c ON c.id = x.cvm_id WHERE c.workspace_id = ?)
-		+ (SELECT count(*) FROM meters WHERE workspace_id = ? AND running = 1 AND at < ?)`, workspace, workspace, ms(t)).Scan(&n)
+	err := d.db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM meter_due x JOIN cvms c ON c.id = x.cvm_id LEFT JOIN meters m ON m.cvm_id = x.cvm_id WHERE c.workspace_id = ?
+			AND EXISTS (SELECT 1 FROM events e WHERE e.cvm_id = x.cvm_id AND e.time < ? AND (m.at IS NULL OR e.time >= m.at)))
+		+ (SELECT count(*) FROM meters WHERE workspace_id = ? AND running = 1 AND at < ?)`, workspace, ms(t), workspace, ms(t)).Scan(&n)
 	return n == 0, err
 }

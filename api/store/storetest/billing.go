@@ -87,6 +87,9 @@ func metering(t *testing.T, x *suite) {
 	x.meter(t)
 	x.meter(t)
 	lines := must[[]store.Entry](t)(x.s.Lines(ctx, a.WorkspaceID, store.LedgerQuery{AppID: "aa"}))
+	if before := must[[]store.Entry](t)(x.s.Lines(ctx, a.WorkspaceID, store.LedgerQuery{To: lines[0].From})); len(before) != 0 {
+		t.Errorf("before it ran: %+v", before)
+	}
 	if len(lines) != 2 || lines[0].Kind != billing.Compute || lines[0].Amount != -193446 || lines[0].To.Sub(lines[0].From) != 12007*time.Second {
 		t.Fatalf("%+v", lines)
 	}
