@@ -56,7 +56,7 @@ func TestMachineHost(t *testing.T) {
 		{"another TD's registers", otherTD, kmsapi.ReasonEvidence, []string{"MRTD"}},
 		{"another app-compose", inShared(hostshare.AppCompose, func() (string, string) {
 			return "hello from the default", "hello from the hostess"
-		}), kmsapi.ReasonEvidence, []string{"mr_config_id"}},
+		}), kmsapi.ReasonEvidence, []string{"td.mrconfigid"}},
 		{"a disk with a null cipher", func(t *testing.T, id string) {
 			editLUKS(t, dataDisk(id), func(doc map[string]any) {
 				doc["segments"].(map[string]any)["0"].(map[string]any)["encryption"] = "cipher_null-ecb"
