@@ -25,7 +25,7 @@ const (
 	hookTimeout = 10 * time.Second
 	hookLease   = 30 * time.Second // longer than an attempt: a process that died gives it back
 	hookLook    = time.Second
-	hookAtOnce  = 16
+	hookAtOnce  = 64
 	hookAgent   = "PhalaCloud-Webhook/1.0"
 	hookKept    = 30 * 24 * time.Hour
 )
@@ -39,6 +39,10 @@ func hookRetries() []time.Duration {
 // for a while, so that another process goes on with what this one leaves.
 func (s *Server) deliver(ctx context.Context) error {
 	client := s.hookClient()
+	// One receiver that takes its time holds up nobody else's.
+	slots := make(chan struct{}, hookAtOnce)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	look := time.NewTicker(hookLook)
 	defer look.Stop()
 	prune := time.NewTicker(time.Hour)
@@ -52,28 +56,21 @@ func (s *Server) deliver(ctx context.Context) error {
 				s.log.Warn("forgetting old webhook deliveries", "err", err)
 			}
 		case <-look.C:
-			if err := s.deliverDue(ctx, client); err != nil && ctx.Err() == nil {
+			due, err := s.store.ClaimDeliveries(ctx, hookLease, hookAtOnce-len(slots))
+			if err != nil && ctx.Err() == nil {
 				s.log.Error("webhook deliveries", "err", err)
+			}
+			for _, v := range due {
+				slots <- struct{}{} // there is room: as many were claimed
+				wg.Go(func() {
+					defer func() { <-slots }()
+					if err := s.attempt(ctx, client, v); err != nil && ctx.Err() == nil {
+						s.log.Error("webhook delivery", "event", v.EventID, "err", err)
+					}
+				})
 			}
 		}
 	}
-}
-
-func (s *Server) deliverDue(ctx context.Context, client *http.Client) error {
-	due, err := s.store.ClaimDeliveries(ctx, hookLease, hookAtOnce)
-	if err != nil {
-		return err
-	}
-	var wg sync.WaitGroup
-	for _, v := range due {
-		wg.Go(func() {
-			if _, err := s.attempt(ctx, client, v); err != nil && ctx.Err() == nil {
-				s.log.Error("webhook delivery", "event", v.EventID, "err", err)
-			}
-		})
-	}
-	wg.Wait()
-	return nil
 }
 
 // sendNow stores a delivery and makes its first attempt while the caller waits.
@@ -87,15 +84,16 @@ func (s *Server) sendNow(ctx context.Context, h store.Webhook, v store.Delivery)
 }
 
 // attempt sends a claimed delivery and stores what came of it.
-func (s *Server) attempt(ctx context.Context, client *http.Client, v store.Delivery) (store.Delivery, error) {
+func (s *Server) attempt(ctx context.Context, client *http.Client, v store.Delivery) error {
 	h, err := s.store.WebhookByID(ctx, v.WebhookID)
 	if errors.Is(err, store.ErrNotFound) {
-		return v, nil // removed meanwhile, with its deliveries
+		return nil // removed meanwhile, with its deliveries
 	}
 	if err != nil {
-		return v, err
+		return err
 	}
-	return s.attemptTo(ctx, client, h, v)
+	_, err = s.attemptTo(ctx, client, h, v)
+	return err
 }
 
 func (s *Server) attemptTo(ctx context.Context, client *http.Client, h store.Webhook, v store.Delivery) (store.Delivery, error) {
