@@ -64,6 +64,7 @@ func (c *Cloud) startAPI(ctx context.Context) error {
 	conf.Listen, conf.Dir = loopback(c.cfg.Ports.API), c.state.Path("api")
 	conf.AdminKeyFile = c.state.Path("api", "admin-key")
 	conf.TrustProfile = c.TrustPath()
+	conf.Attestation = api.AttestationConfig{CollateralURLs: []string{c.collateralURL()}, SimulatedRoots: []string{c.simRoot()}}
 	conf.Nodes = []api.NodeConfig{{URL: "http://" + loopback(c.cfg.Ports.VMM), TokenFile: c.state.Path("vmm", "token")}}
 	conf.KMS.URLs, conf.KMS.GuestURLs, conf.KMS.RootSPKI = c.memberURLs("127.0.0.1"), c.memberURLs(c.guestHost), c.facts.KMSRoot
 	conf.Chain = api.ChainConfig{ID: c.cfg.ChainID, Name: "devchain", RPCURL: c.rpcURL(), Contract: c.contracts.KMS.Hex()}
