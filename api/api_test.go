@@ -166,7 +166,7 @@ func TestRefusals(t *testing.T) {
 		{"disk below minimum", ok(func(r *cloudapi.ProvisionRequest) { r.DiskSize = 19 }), 422, []string{`["body","disk_size"]`, "19 GB is outside 20..2048", "use at least 20 GB"}},
 		{"several problems at once", ok(func(r *cloudapi.ProvisionRequest) { r.Name, r.DiskSize = "ab", 1 }), 422, []string{`"name"`, `"disk_size"`}},
 		{"unknown instance type", ok(func(r *cloudapi.ProvisionRequest) { r.InstanceType = "tdx.huge" }), 422, []string{"ERR-02-001", "tdx.huge", "choose one of tdx.small"}},
-		{"too many vcpu", ok(func(r *cloudapi.ProvisionRequest) { r.InstanceType, r.VCPU, r.Memory = "", 64, 2048 }), 409, []string{"ERR-02-014", "64 needed"}},
+		{"too many vcpu", ok(func(r *cloudapi.ProvisionRequest) { r.InstanceType, r.VCPU, r.Memory = "", 64, 2048 }), 409, []string{"ERR-02-003", "64 needed", `"message":"has 7 vCPU free, 64 needed"`}},
 		{"unknown image", ok(func(r *cloudapi.ProvisionRequest) { r.Image = "nope" }), 404, []string{"ERR-02-010", "it has: phala-1.0.0"}},
 		{"unknown node", ok(func(r *cloudapi.ProvisionRequest) { r.NodeID = 9 }), 404, []string{"ERR-01-001"}},
 		{"unknown kms", ok(func(r *cloudapi.ProvisionRequest) { r.KMSID = "other" }), 404, []string{"ERR-02-011"}},

@@ -11,44 +11,9 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
-	"github.com/confidential-cloud/phala/api/scheduler"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/cvm"
 )
-
-// placements are the nodes as the scheduler sees them: what the host says is free,
-// or less, when CVMs were promised that it does not have yet.
-func (s *Server) placements(ctx context.Context) ([]scheduler.Node, error) {
-	s.nodes.refresh(ctx, fresh)
-	cvms, err := s.store.List(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	promised := map[int64]scheduler.Resources{}
-	for _, c := range cvms {
-		p := promised[c.NodeID]
-		p.DiskGB += c.DiskGB
-		if c.Status != cloudapi.StatusStopped && c.Status != cloudapi.StatusFailed {
-			p.VCPU, p.MemoryMiB = p.VCPU+c.VCPU, p.MemoryMiB+c.MemoryMiB
-		}
-		promised[c.NodeID] = p
-	}
-	var out []scheduler.Node
-	for _, n := range s.nodes.list {
-		info, images, err := n.facts()
-		p := promised[n.id]
-		v := scheduler.Node{ID: n.id, Name: n.name(), Region: n.region(), Online: err == nil, Free: scheduler.Resources{
-			VCPU:      info.Capacity.VCPU - max(info.Used.VCPU, p.VCPU),
-			MemoryMiB: info.Capacity.MemoryMiB - max(info.Used.MemoryMiB, p.MemoryMiB),
-			DiskGB:    info.Capacity.DiskMiB>>10 - max(info.Used.DiskMiB>>10, p.DiskGB),
-		}}
-		for _, i := range images {
-			v.Images = append(v.Images, i.Name)
-		}
-		out = append(out, v)
-	}
-	return out, nil
-}
 
 func (s *Server) availableNodes(ctx context.Context, _ *none) (out cloudapi.AvailableNodes, err error) {
 	placed, err := s.placements(ctx)
@@ -65,12 +30,15 @@ func (s *Server) availableNodes(ctx context.Context, _ *none) (out cloudapi.Avai
 			RemainingCVMSlots: max(p.Free.VCPU, 0), Images: []cloudapi.NodeImage{}, SupportOnchainKMS: s.cfg.Chain.ID != 0,
 			RegionIdentifier: opt(p.Region), DefaultKMS: ptr(s.cfg.KMS.ID), KMSList: []string{s.cfg.KMS.ID},
 			Driver: info.Driver, Simulated: info.Simulated, Online: nerr == nil, Warnings: info.Warnings,
+			Draining: p.Draining, Confidence: p.Confidence.String(), GPUs: p.GPUs,
 		}
 		if info.DeviceID != (cvm.DeviceID{}) {
 			v.DeviceID = ptr(info.DeviceID.String())
 		}
 		if nerr != nil {
 			v.Problem = "the VMM does not answer"
+		} else if p.Draining {
+			v.Problem = "the node is being drained: it takes no new CVMs"
 		}
 		for _, i := range images {
 			v.Images = append(v.Images, cloudapi.NodeImage{Name: i.Name, IsDev: i.IsDev, Version: version(i.Version), OSImageHash: ptr(i.Hash.String())})

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -59,18 +60,27 @@ func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudap
 	if image == "" {
 		image = s.cfg.Image
 	}
-	placed, err := s.placements(ctx)
+	app := ""
+	if s.cfg.Chain.ID == 0 {
+		app = appOf(c.hash()).String()
+	}
+	seen, err := s.look(ctx, app)
 	if err != nil {
 		return out, err
 	}
-	node, why, err := scheduler.Pick(scheduler.Request{Need: size.need(), NodeID: int64(max(r.TeepodID, r.NodeID)), Region: r.Region, Image: image}, placed)
+	confidence, err := minConfidence(r.MinConfidence)
 	if err != nil {
 		return out, err
+	}
+	node, why, err := scheduler.Pick(scheduler.Request{Need: size.need(), NodeID: int64(max(r.TeepodID, r.NodeID)), Region: r.Region, Image: image,
+		Confidence: confidence, Replicas: seen.replicas}, seen.nodes)
+	if err != nil {
+		return out, unplaced(err)
 	}
 	err = s.store.PutProvision(ctx, store.Provision{
 		WorkspaceID: who(ctx).WorkspaceID, ComposeHash: c.hash(), ExpiresAt: s.now().Add(provisionAge),
 		ProvisionBody: store.ProvisionBody{Name: r.Name, AppCompose: c.doc.Raw(), InstanceType: size.typ, VCPU: size.vcpu, MemoryMiB: size.memory,
-			DiskGB: size.disk, Image: image, NodeID: node.ID, Region: r.Region, Listed: r.Listed},
+			DiskGB: size.disk, Image: image, NodeID: node.ID, Region: r.Region, Listed: r.Listed, MinConfidence: r.MinConfidence},
 	})
 	if err != nil {
 		return out, err
@@ -217,11 +227,11 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 		return out, err
 	}
 	z := size{prov.InstanceType, prov.VCPU, prov.MemoryMiB, prov.DiskGB}
-	placed, err := s.placements(ctx)
+	confidence, err := minConfidence(prov.MinConfidence)
 	if err != nil {
 		return out, err
 	}
-	node, why, err := scheduler.Pick(scheduler.Request{Need: z.need(), NodeID: prov.NodeID, Image: prov.Image}, placed)
+	at, err := s.place(ctx, scheduler.Request{Need: z.need(), NodeID: prov.NodeID, Image: prov.Image, Confidence: confidence}, app.String())
 	if err != nil {
 		return out, err
 	}
@@ -229,8 +239,9 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 	if err != nil {
 		return out, err
 	}
+	defer s.drop(ctx, at)
 	made, err := s.store.Create(ctx, store.CVM{
-		WorkspaceID: p.WorkspaceID, UserID: p.UserID, UUID: uuid.NewString(), Name: prov.Name, AppID: app.String(), NodeID: node.ID,
+		WorkspaceID: p.WorkspaceID, UserID: p.UserID, UUID: uuid.NewString(), Name: prov.Name, AppID: app.String(), NodeID: at.node.ID,
 		Status: cloudapi.StatusCreating,
 		Body: store.Body{InstanceType: z.typ, VCPU: z.vcpu, MemoryMiB: z.memory, DiskGB: z.disk, Image: prov.Image, Listed: prov.Listed,
 			AppCompose: prov.AppCompose, ComposeHash: hash, EncryptedEnv: e.blob, EnvSignature: e.sig,
@@ -238,14 +249,26 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 	}, s.jobs.Enqueue, func(c *store.Change) error {
 		c.Limits = limits
 		c.Begin(store.Deploy, store.OperationBody{CorrelationID: uuid.NewString(), By: p.Username})
-		c.Emit(cloudapi.Event{Kind: cloudapi.EventSchedule, Status: c.CVM.Status, Message: "placed on " + why})
+		c.Emit(cloudapi.Event{Kind: cloudapi.EventSchedule, Status: c.CVM.Status, Message: "placed on " + at.why})
+		c.Reservation = at.holdID
 		c.Revised = true
 		return nil
 	})
+	if errors.Is(err, store.ErrReservationGone) {
+		return out, tooLate()
+	}
 	if err != nil {
 		return out, err
 	}
 	return s.vm(ctx, made, 0), nil
+}
+
+// minConfidence reads a request's; none asks for nothing.
+func minConfidence(word string) (scheduler.Confidence, error) {
+	if word == "" {
+		return scheduler.Simulated, nil
+	}
+	return scheduler.ParseConfidence(word)
 }
 
 // provisionOf finds a prepared app-compose.

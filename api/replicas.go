@@ -182,26 +182,27 @@ func (s *Server) revisionFor(ctx context.Context, src store.CVM, hash string) (p
 	return p, fail(http.StatusNotFound, errReplicaSource, cvm.NotFound, "revision-not-found", "the app has no revision with this compose hash", "list them: GET /apps/{app_id}/revisions")
 }
 
-// replicaNode is where a replica goes: the named node, else the source's, else where
-// there is room.
+func (s *Server) replicaRequest(src store.CVM, node int64) scheduler.Request {
+	return scheduler.Request{Need: size{src.InstanceType, src.VCPU, src.MemoryMiB, src.DiskGB}.need(), NodeID: node, Image: src.Image}
+}
+
+// replicaNode is where a replica goes: the named node, else where there is room, with
+// as few of the app's CVMs as can be.
 func (s *Server) replicaNode(ctx context.Context, src store.CVM, want int64) (int64, error) {
-	placed, err := s.placements(ctx)
+	seen, err := s.look(ctx, src.AppID)
 	if err != nil {
 		return 0, err
 	}
-	r := scheduler.Request{Need: size{src.InstanceType, src.VCPU, src.MemoryMiB, src.DiskGB}.need(), NodeID: want, Image: src.Image}
-	if want == 0 {
-		r.NodeID = src.NodeID
-	}
-	node, _, err := scheduler.Pick(r, placed)
-	if err != nil && want == 0 {
-		r.NodeID = 0
-		node, _, err = scheduler.Pick(r, placed)
-	}
+	r := s.replicaRequest(src, want)
+	r.Replicas = seen.replicas
+	node, _, err := scheduler.Pick(r, seen.nodes)
 	if cvm.ReasonOf(err) == scheduler.ReasonNoImage {
 		return 0, fail(http.StatusBadRequest, errReplicaImage, cvm.Precondition, "image-not-found", err.Error(), "choose a node that has the source's image")
 	}
-	return node.ID, err
+	if err != nil {
+		return 0, unplaced(err)
+	}
+	return node.ID, nil
 }
 
 // makeReplica creates the CVM: the source's app, size and environment, no data of it.
@@ -214,6 +215,11 @@ func (s *Server) makeReplica(ctx context.Context, src store.CVM, p store.Patch, 
 	if err != nil {
 		return out, err
 	}
+	at, err := s.place(ctx, s.replicaRequest(src, node), src.AppID)
+	if err != nil {
+		return out, err
+	}
+	defer s.drop(ctx, at)
 	for range 3 { // somebody may take the name meanwhile
 		name, err := s.replicaName(ctx, src)
 		if err != nil {
@@ -227,6 +233,7 @@ func (s *Server) makeReplica(ctx context.Context, src store.CVM, p store.Patch, 
 				c.Spend = prep.ID
 			}
 			c.Limits = limits
+			c.Reservation = at.holdID
 			c.Begin(store.Deploy, store.OperationBody{CorrelationID: uuid.NewString(), By: who.Username, ByID: who.UserID})
 			c.Emit(cloudapi.Event{Kind: cloudapi.EventSchedule, Status: c.CVM.Status, Message: "a replica of " + src.Name + " on node " + word(s.nodeRef(node).Name)})
 			c.Revised = true
@@ -234,6 +241,9 @@ func (s *Server) makeReplica(ctx context.Context, src store.CVM, p store.Patch, 
 		})
 		if errors.Is(err, store.ErrNameTaken) {
 			continue
+		}
+		if errors.Is(err, store.ErrReservationGone) {
+			return out, tooLate()
 		}
 		if err != nil {
 			return out, err

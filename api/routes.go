@@ -112,6 +112,7 @@ func (s *Server) routes(mux *chi.Mux) huma.API {
 	s.auditRoutes(api)
 	s.webhookRoutes(api)
 	s.billingRoutes(api)
+	s.nodeRoutes(api)
 	s.publicRoutes(api)
 	s.pages(mux)
 	s.reference(mux, api)

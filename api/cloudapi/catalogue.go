@@ -39,6 +39,25 @@ type AvailableNode struct {
 	Online          bool     `json:"online"`             // ours: the VMM answered
 	Problem         string   `json:"problem,omitempty"`  // ours: why it does not take CVMs
 	Warnings        []string `json:"warnings,omitempty"` // ours
+	Draining        bool     `json:"draining,omitempty"` // ours
+	GPUs            []string `json:"gpus,omitempty"`     // ours: products of the free ones, vendor:device
+	// Confidence (ours) is how sure it is that VMs of the node are confidential.
+	Confidence string `json:"confidence" enum:"simulated,unverified,genuine"`
+}
+
+// NodeExplanation says whether a node would take a CVM (ours).
+type NodeExplanation struct {
+	NodeID   int           `json:"node_id"`
+	Name     string        `json:"name"`
+	Fits     bool          `json:"fits"`
+	Problems []NodeProblem `json:"problems"`
+}
+
+// NodeProblem is one reason why not.
+type NodeProblem struct {
+	Check   string `json:"check" enum:"node,region,online,draining,confidence,image,gpu,vcpu,memory,disk"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
 }
 
 // NodeImage is a guest image on a node.

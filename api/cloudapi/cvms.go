@@ -23,6 +23,8 @@ type ProvisionRequest struct {
 	PreferDev   *bool    `json:"prefer_dev,omitempty" nullable:"true"`
 	AppID       string   `json:"app_id,omitempty" nullable:"true"`
 	EnvKeys     []string `json:"env_keys,omitempty" nullable:"true"`
+	// MinConfidence (ours) is how sure it must be that VMs of the node are confidential.
+	MinConfidence string `json:"min_confidence,omitempty" nullable:"true" enum:"simulated,unverified,genuine,"`
 }
 
 // Provisioned is its answer. AppID is null where a chain gives app ids: register

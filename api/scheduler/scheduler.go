@@ -1,5 +1,9 @@
 // Package scheduler chooses the node for a CVM. Pick is a pure function of what is
 // known, and says why: for the node it took and for each it did not.
+//
+// Among the nodes that fit, replicas of an app go to different ones; then nodes whose
+// load would be within Slack of the lightest are equal (spread), and of these the one
+// is taken where the least is stranded (packing).
 package scheduler
 
 import (
@@ -7,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
 )
@@ -17,89 +22,226 @@ const (
 	ReasonNoCapacity = "no-capacity"
 	ReasonNoImage    = "image-not-found"
 	ReasonNoNode     = "node-not-found"
+	ReasonDraining   = "node-draining"
+	ReasonConfidence = "confidence-too-low"
+	ReasonNoGPU      = "gpu-not-available"
 )
+
+// Slack is how much more of a node's largest resource may be in use than on the
+// lightest node, in thousandths, before spread outweighs packing.
+const Slack = 100
 
 // Resources of a node or a CVM: CPU in virtual CPUs, memory in MiB, disk in GB.
 type Resources struct{ VCPU, MemoryMiB, DiskGB int }
 
+// Confidence is how sure it is that a node's VMs are confidential.
+type Confidence int
+
+// The levels, lowest first. Genuine takes a platform proof that was verified.
+const (
+	Simulated  Confidence = iota // no hardware behind it
+	Unverified                   // says that it has hardware; nobody has checked
+	Genuine
+)
+
+func (c Confidence) String() string { return [...]string{"simulated", "unverified", "genuine"}[c] }
+
+// ParseConfidence reads a level's name.
+func ParseConfidence(s string) (Confidence, error) {
+	for c := Simulated; c <= Genuine; c++ {
+		if c.String() == s {
+			return c, nil
+		}
+	}
+	return 0, cvm.Errorf(cvm.Invalid, "confidence %q: want simulated, unverified or genuine", s)
+}
+
 // Node is what the scheduler knows of a host.
 type Node struct {
-	ID     int64
-	Name   string
-	Region string
-	Online bool
-	Free   Resources // may be negative after a node shrank
-	Images []string
+	ID         int64
+	Name       string
+	Region     string
+	Online     bool
+	Draining   bool
+	Confidence Confidence
+	VerifiedAt time.Time // of the platform proof; zero: none
+	Capacity   Resources
+	Free       Resources // may be negative after a node shrank
+	GPUs       []string  // products of the free ones, vendor:device
+	Images     []string
 }
 
 // Request is what a CVM needs; zero fields do not restrict.
 type Request struct {
-	Need   Resources
-	NodeID int64
-	Region string
-	Image  string
+	Need       Resources
+	NodeID     int64
+	Region     string
+	Image      string
+	Confidence Confidence // at least
+	GPUs       int
+	GPU        string // product of all of them; "" is any
+	// Replicas counts the app's CVMs by node: others are preferred.
+	Replicas map[int64]int
 }
 
-// Pick returns the online node with the most memory left after placing, then the
-// most CPUs, then the lowest id, and why. The error names each node's reason.
+// Problem is one reason why a node does not take a CVM.
+type Problem struct {
+	Reason string // one of the Reasons
+	Check  string // node, region, online, draining, confidence, image, gpu, vcpu, memory, disk
+	Text   string
+}
+
+// Verdict is what is to be said of one node; without problems it fits.
+type Verdict struct {
+	Node     Node
+	Problems []Problem
+}
+
+// Unplaced is the error of Pick: no node fits, and why each does not.
+type Unplaced struct {
+	err      *cvm.Error
+	Verdicts []Verdict
+}
+
+func (u *Unplaced) Error() string { return u.err.Error() }
+
+// Unwrap gives the coded error.
+func (u *Unplaced) Unwrap() error { return u.err }
+
+// Check names what no node has that passes every other check, or "".
+func (u *Unplaced) Check() string {
+	check := ""
+	for _, v := range u.Verdicts {
+		switch {
+		case len(v.Problems) != 1:
+		case check == "":
+			check = v.Problems[0].Check
+		case check != v.Problems[0].Check:
+			return ""
+		}
+	}
+	return check
+}
+
+// told is how many nodes an explanation names.
+const told = 20
+
+// Pick returns the node for a CVM, and why. The error is an *Unplaced.
 func Pick(r Request, nodes []Node) (Node, string, error) {
 	if len(nodes) == 0 {
-		return Node{}, "", cvm.Errorf(cvm.Unavailable, "this cloud has no nodes").WithReason(ReasonNoNodes).
-			WithFix("name a VMM under [[node]] in the API's config")
+		return Node{}, "", &Unplaced{err: cvm.Errorf(cvm.Unavailable, "this cloud has no nodes").WithReason(ReasonNoNodes).
+			WithFix("name a VMM under [[node]] in the API's config")}
 	}
-	var fit []Node
-	var why []string
-	reason := ReasonNoNode
-	for _, n := range nodes {
-		word, problem := refuse(r, n)
-		if problem == "" {
-			fit = append(fit, n)
-			continue
-		}
-		why = append(why, n.Name+": "+problem)
-		if rank(word) > rank(reason) {
-			reason = word
+	var fit, not []int
+	for i := range nodes {
+		if placeable(r, &nodes[i]) {
+			fit = append(fit, i)
+		} else {
+			not = append(not, i)
 		}
 	}
 	if len(fit) == 0 {
-		code := cvm.Exhausted
-		if reason == ReasonNoNode || reason == ReasonNoImage {
-			code = cvm.NotFound
-		}
-		return Node{}, "", cvm.Errorf(code, "no node can take this CVM: %s", strings.Join(why, "; ")).WithReason(reason).
-			WithFix("choose a smaller instance type or disk, another region or image, or free resources by deleting a CVM")
+		return Node{}, "", unplaced(r, nodes)
 	}
-	best := slices.MinFunc(fit, func(a, b Node) int {
-		return cmp.Or(cmp.Compare(b.Free.MemoryMiB, a.Free.MemoryMiB), cmp.Compare(b.Free.VCPU, a.Free.VCPU), cmp.Compare(a.ID, b.ID))
-	})
-	text := fmt.Sprintf("%s: most free memory (%d MiB) of %d fitting node(s)", best.Name, best.Free.MemoryMiB, len(fit))
-	if len(why) > 0 {
-		text += "; not " + strings.Join(why, "; not ")
+	best := nodes[choose(r, nodes, fit)]
+	text := fmt.Sprintf("%s: of %d fitting node(s), among the least loaded, %d MiB memory free", best.Name, len(fit), best.Free.MemoryMiB)
+	if n := r.Replicas[best.ID]; n > 0 {
+		text += fmt.Sprintf("; it has %d CVM(s) of the app already, as has every other that fits", n)
+	}
+	for _, i := range not[:min(len(not), told)] {
+		text += "; not " + nodes[i].Name + ": " + Explain(r, nodes[i])[0].Text
+	}
+	if more := len(not) - told; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
 	}
 	return best, text, nil
 }
 
-// rank orders reasons by how near the node came to fitting.
-func rank(word string) int {
-	return slices.Index([]string{ReasonNoNode, ReasonNoNodes, ReasonNoImage, ReasonNoCapacity}, word)
+// score orders fitting nodes; the least is the best.
+type score struct {
+	replicas int
+	load     int // of the largest resource after placing, in thousandths
+	gpus     int // kept for those who need them
+	stranded int // between the most and the least used resource, in thousandths
+	id       int64
 }
 
-func refuse(r Request, n Node) (word, problem string) {
-	switch {
-	case r.NodeID != 0 && r.NodeID != n.ID:
-		return ReasonNoNode, fmt.Sprintf("is not node %d", r.NodeID)
-	case r.Region != "" && !strings.EqualFold(r.Region, n.Region):
-		return ReasonNoNode, fmt.Sprintf("is in region %q, not %q", n.Region, r.Region)
-	case !n.Online:
-		return ReasonNoNodes, "does not answer"
-	case r.Image != "" && !slices.Contains(n.Images, r.Image):
-		return ReasonNoImage, fmt.Sprintf("has no image %q (it has: %s)", r.Image, strings.Join(n.Images, ", "))
-	case n.Free.VCPU < r.Need.VCPU:
-		return ReasonNoCapacity, fmt.Sprintf("has %d vCPU free, %d needed", max(n.Free.VCPU, 0), r.Need.VCPU)
-	case n.Free.MemoryMiB < r.Need.MemoryMiB:
-		return ReasonNoCapacity, fmt.Sprintf("has %d MiB memory free, %d needed", max(n.Free.MemoryMiB, 0), r.Need.MemoryMiB)
-	case n.Free.DiskGB < r.Need.DiskGB:
-		return ReasonNoCapacity, fmt.Sprintf("has %d GB disk free, %d needed", max(n.Free.DiskGB, 0), r.Need.DiskGB)
+func choose(r Request, nodes []Node, fit []int) int {
+	scores := make([]score, len(fit))
+	first := score{replicas: int(^uint(0) >> 1)}
+	for k, i := range fit {
+		n := &nodes[i]
+		high, low := loads(n, r.Need)
+		scores[k] = score{r.Replicas[n.ID], high, len(n.GPUs), high - low, n.ID}
+		if c := cmp.Compare(scores[k].replicas, first.replicas); c < 0 || c == 0 && high < first.load {
+			first = score{replicas: scores[k].replicas, load: high}
+		}
 	}
-	return "", ""
+	best := -1
+	for k, s := range scores {
+		if s.replicas != first.replicas || s.load > first.load+Slack {
+			continue
+		}
+		if best < 0 || compare(s, scores[best]) < 0 {
+			best = k
+		}
+	}
+	return fit[best]
+}
+
+// compare ranks nodes that count as equally loaded: the fuller of them first.
+func compare(a, b score) int {
+	return cmp.Or(cmp.Compare(a.gpus, b.gpus), cmp.Compare(a.stranded/10, b.stranded/10), cmp.Compare(b.load, a.load), cmp.Compare(a.id, b.id))
+}
+
+// loads are the highest and the lowest share of a node's resources in use after
+// placing, in thousandths. A node that does not tell its capacity counts as what is free.
+func loads(n *Node, need Resources) (high, low int) {
+	low = 1000
+	for _, x := range [3][3]int{{n.Capacity.VCPU, n.Free.VCPU, need.VCPU}, {n.Capacity.MemoryMiB, n.Free.MemoryMiB, need.MemoryMiB}, {n.Capacity.DiskGB, n.Free.DiskGB, need.DiskGB}} {
+		whole := max(x[0], x[1])
+		if whole <= 0 {
+			continue
+		}
+		share := 1000 * (whole - x[1] + x[2]) / whole
+		high, low = max(high, share), min(low, share)
+	}
+	return high, min(low, high)
+}
+
+// Explain lists all that keeps a node from taking a CVM; nothing means it fits.
+func Explain(r Request, n Node) (all []Problem) {
+	bad := func(is bool, reason, check, format string, a ...any) {
+		if is {
+			all = append(all, Problem{reason, check, fmt.Sprintf(format, a...)})
+		}
+	}
+	bad(r.NodeID != 0 && r.NodeID != n.ID, ReasonNoNode, "node", "is not node %d", r.NodeID)
+	bad(r.Region != "" && !strings.EqualFold(r.Region, n.Region), ReasonNoNode, "region", "is in region %q, not %q", n.Region, r.Region)
+	bad(!n.Online, ReasonNoNodes, "online", "does not answer")
+	bad(n.Draining, ReasonDraining, "draining", "is being drained and takes no new CVMs")
+	bad(n.Confidence < r.Confidence, ReasonConfidence, "confidence", "is %s, %s wanted", n.Confidence, r.Confidence)
+	bad(r.Image != "" && !slices.Contains(n.Images, r.Image), ReasonNoImage, "image", "has no image %q (it has: %s)", r.Image, strings.Join(n.Images, ", "))
+	bad(free(&n, r.GPU) < r.GPUs, ReasonNoGPU, "gpu", "has %d GPU(s) %s free, %d needed", free(&n, r.GPU), r.GPU, r.GPUs)
+	bad(n.Free.VCPU < r.Need.VCPU, ReasonNoCapacity, "vcpu", "has %d vCPU free, %d needed", max(n.Free.VCPU, 0), r.Need.VCPU)
+	bad(n.Free.MemoryMiB < r.Need.MemoryMiB, ReasonNoCapacity, "memory", "has %d MiB memory free, %d needed", max(n.Free.MemoryMiB, 0), r.Need.MemoryMiB)
+	bad(n.Free.DiskGB < r.Need.DiskGB, ReasonNoCapacity, "disk", "has %d GB disk free, %d needed", max(n.Free.DiskGB, 0), r.Need.DiskGB)
+	return all
+}
+
+// placeable tells whether Explain finds nothing, without making the words.
+func placeable(r Request, n *Node) bool {
+	return (r.NodeID == 0 || r.NodeID == n.ID) && n.Online && !n.Draining && n.Confidence >= r.Confidence &&
+		n.Free.VCPU >= r.Need.VCPU && n.Free.MemoryMiB >= r.Need.MemoryMiB && n.Free.DiskGB >= r.Need.DiskGB &&
+		(r.Region == "" || strings.EqualFold(r.Region, n.Region)) && (r.GPUs == 0 || free(n, r.GPU) >= r.GPUs) &&
+		(r.Image == "" || slices.Contains(n.Images, r.Image))
+}
+
+func free(n *Node, product string) (count int) {
+	for _, p := range n.GPUs {
+		if product == "" || p == product {
+			count++
+		}
+	}
+	return count
 }

@@ -25,7 +25,7 @@ func TestPick(t *testing.T) {
 		reason string
 		text   string // in the explanation or the error
 	}{
-		{"most memory wins", Request{Need: Resources{1, 1024, 20}}, []Node{node(1, small, nil), node(2, big, nil)}, 2, "", "most free memory (16384 MiB) of 2"},
+		{"most memory wins", Request{Need: Resources{1, 1024, 20}}, []Node{node(1, small, nil), node(2, big, nil)}, 2, "", "of 2 fitting node(s)"},
 		{"tie: lowest id", Request{Need: Resources{1, 1024, 20}}, []Node{node(2, big, nil), node(1, big, nil)}, 1, "", "n1"},
 		{"exact fit", Request{Need: small}, []Node{node(1, small, nil)}, 1, "", "n1"},
 		{"explains the others", Request{Need: Resources{4, 1024, 20}}, []Node{node(1, small, nil), node(2, big, nil)}, 2, "", "not n1: has 2 vCPU free, 4 needed"},
@@ -38,6 +38,13 @@ func TestPick(t *testing.T) {
 		{"region", Request{Region: "moon"}, []Node{node(1, big, nil)}, 0, ReasonNoNode, `not "moon"`},
 		{"node id", Request{NodeID: 7}, []Node{node(1, big, nil)}, 0, ReasonNoNode, "is not node 7"},
 		{"image", Request{Image: "other"}, []Node{node(1, big, nil)}, 0, ReasonNoImage, `no image "other" (it has: img)`},
+		{"drained", Request{}, []Node{node(1, big, func(n *Node) { n.Draining = true })}, 0, ReasonDraining, "is being drained"},
+		{"simulated", Request{Confidence: Unverified}, []Node{node(1, big, nil)}, 0, ReasonConfidence, "is simulated, unverified wanted"},
+		{"nobody verified it", Request{Confidence: Genuine}, []Node{node(1, big, func(n *Node) { n.Confidence = Unverified })}, 0, ReasonConfidence, "is unverified, genuine wanted"},
+		{"no GPU", Request{GPUs: 1, GPU: "10de:2330"}, []Node{node(1, big, func(n *Node) { n.GPUs = []string{"10de:1"} })}, 0, ReasonNoGPU, "0 GPU(s) 10de:2330 free"},
+		{"GPU nodes are kept for GPUs", Request{}, []Node{node(1, big, func(n *Node) { n.GPUs = []string{"g"} }), node(2, big, nil)}, 2, "", "n2"},
+		{"a replica goes elsewhere", Request{Replicas: map[int64]int{2: 1}}, []Node{node(1, small, nil), node(2, big, nil)}, 1, "", "n1"},
+		{"all reasons at once", Request{Need: Resources{9, 99999, 1}}, []Node{node(1, big, nil)}, 0, ReasonNoCapacity, "8 vCPU free, 9 needed, has 16384 MiB memory free"},
 		{"nearest reason wins", Request{Image: "img", Need: Resources{9, 1, 1}}, []Node{node(1, big, nil), node(2, big, func(n *Node) { n.Images = nil })}, 0, ReasonNoCapacity, "n2: has no image"},
 	}
 	for _, tt := range tests {

@@ -162,16 +162,17 @@ type Provision struct {
 
 // ProvisionBody is the part no query looks into.
 type ProvisionBody struct {
-	Name         string `json:"name"`
-	AppCompose   []byte `json:"app_compose"`
-	InstanceType string `json:"instance_type,omitempty"`
-	VCPU         int    `json:"vcpu,omitempty"`
-	MemoryMiB    int    `json:"memory_mib,omitempty"`
-	DiskGB       int    `json:"disk_gb,omitempty"`
-	Image        string `json:"image,omitempty"`
-	NodeID       int64  `json:"node_id,omitempty"` // 0: wherever there is room at commit
-	Region       string `json:"region,omitempty"`
-	Listed       bool   `json:"listed,omitempty"`
+	Name          string `json:"name"`
+	AppCompose    []byte `json:"app_compose"`
+	InstanceType  string `json:"instance_type,omitempty"`
+	VCPU          int    `json:"vcpu,omitempty"`
+	MemoryMiB     int    `json:"memory_mib,omitempty"`
+	DiskGB        int    `json:"disk_gb,omitempty"`
+	Image         string `json:"image,omitempty"`
+	NodeID        int64  `json:"node_id,omitempty"` // 0: wherever there is room at commit
+	Region        string `json:"region,omitempty"`
+	Listed        bool   `json:"listed,omitempty"`
+	MinConfidence string `json:"min_confidence,omitempty"`
 }
 
 // Revision is an app-compose that a CVM was told to run.
@@ -213,7 +214,9 @@ type Change struct {
 	Revised  bool // store AppCompose as a revision
 	// Limits of the workspace, checked with all it has after the change; nil: unchecked.
 	Limits *billing.Limits
-	Spend  int64 // the prepared change that this commits; ErrSpent if it cannot be
+	// Reservation becomes the CVM's own room; ErrReservationGone if it has expired.
+	Reservation string
+	Spend       int64 // the prepared change that this commits; ErrSpent if it cannot be
 }
 
 // Emit records an event of the CVM's present generation.
@@ -307,6 +310,7 @@ type Store interface {
 	Answers
 	Webhooks
 	Attestations
+	Reservations
 	Metering
 	Ledger
 	// NodeID gives a VMM's URL its lasting id.

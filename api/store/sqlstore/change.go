@@ -86,6 +86,9 @@ func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, enqueue store.En
 	if err := fn(&c); err != nil {
 		return c.CVM, err
 	}
+	if err := d.redeem(ctx, tx, &c); err != nil {
+		return c.CVM, err
+	}
 	if err := spend(ctx, tx, &c); err != nil {
 		return c.CVM, err
 	}

@@ -52,7 +52,7 @@ func (x *suite) enqueue(_ context.Context, _ *sql.Tx, id int64, generation int) 
 func Run(t *testing.T, open Open) {
 	for name, fn := range map[string]func(*testing.T, *suite){
 		"accounts": accounts, "create": create, "change is atomic": atomic, "operations": operations,
-		"events": events, "find": find, "provisions": provisions, "watch": watch, "concurrent changes": concurrent, "nodes": nodes,
+		"events": events, "find": find, "provisions": provisions, "watch": watch, "reservations": reservations, "concurrent changes": concurrent, "nodes": nodes,
 		"prepared changes": preparedChanges, "deletions": deletions, "history": history, "answers": answers, "webhooks": webhooks, "attestations": attestations, "cvms of an app": appCVMs, "deliveries of changes": hookEvents,
 		"listing": listing, "metering": metering, "metering races": meteringRaces, "ledger": ledger, "limits": limits,
 	} {

@@ -1,0 +1,172 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/api/scheduler"
+	"github.com/confidential-cloud/phala/api/store"
+	"github.com/confidential-cloud/phala/cvm"
+)
+
+// More of the public error catalogue.
+const (
+	errNoVCPU     = "ERR-02-003"
+	errNoMemory   = "ERR-02-004"
+	errNoGPU      = "ERR-02-006"
+	errNodeClosed = "ERR-02-012"
+)
+
+// holdFor is how long room is kept for a CVM that is about to be stored: a process
+// that died in between keeps it no longer.
+const holdFor = time.Minute
+
+// toldNodes bounds how many nodes an error explains.
+const toldNodes = 20
+
+// view is what placing a CVM is decided on.
+type view struct {
+	nodes    []scheduler.Node
+	promised map[int64]store.Room // to CVMs and to those about to be stored
+	replicas map[int64]int        // CVMs of the app, by node
+}
+
+// placements are the nodes as the scheduler sees them.
+func (s *Server) placements(ctx context.Context) ([]scheduler.Node, error) {
+	v, err := s.look(ctx, "")
+	return v.nodes, err
+}
+
+// look sees the nodes: what the host says is free, or less, when room was promised
+// that nobody takes yet.
+func (s *Server) look(ctx context.Context, app string) (v view, err error) {
+	s.nodes.refresh(ctx, fresh)
+	if v.promised, err = s.store.HeldRoom(ctx); err != nil {
+		return v, err
+	}
+	cvms, err := s.store.List(ctx, 0)
+	if err != nil {
+		return v, err
+	}
+	v.replicas = map[int64]int{}
+	for i := range cvms {
+		c := &cvms[i]
+		v.promised[c.NodeID] = v.promised[c.NodeID].Plus(c.Takes())
+		if app != "" && c.AppID == app {
+			v.replicas[c.NodeID]++
+		}
+	}
+	for _, n := range s.nodes.list {
+		v.nodes = append(v.nodes, n.placement(v.promised[n.id]))
+	}
+	return v, nil
+}
+
+func (n *node) placement(p store.Room) scheduler.Node {
+	info, images, err := n.facts()
+	v := scheduler.Node{ID: n.id, Name: n.name(), Region: n.region(), Online: err == nil, Draining: info.Draining,
+		Capacity: scheduler.Resources{VCPU: info.Capacity.VCPU, MemoryMiB: info.Capacity.MemoryMiB, DiskGB: info.Capacity.DiskMiB >> 10},
+		Free: scheduler.Resources{
+			VCPU:      info.Capacity.VCPU - max(info.Used.VCPU, p.VCPU),
+			MemoryMiB: info.Capacity.MemoryMiB - max(info.Used.MemoryMiB, p.MemoryMiB),
+			DiskGB:    info.Capacity.DiskMiB>>10 - max(info.Used.DiskMiB>>10, p.DiskGB),
+		}}
+	// No platform proof reaches this API yet: what a node says of itself is unverified.
+	if !info.Simulated {
+		v.Confidence = scheduler.Unverified
+	}
+	for _, g := range info.GPUs {
+		if g.HeldBy == "" && !g.Switch {
+			v.GPUs = append(v.GPUs, g.Product)
+		}
+	}
+	for _, i := range images {
+		v.Images = append(v.Images, i.Name)
+	}
+	return v
+}
+
+// room is a CVM's room on a node, held until its change redeems it.
+type room struct {
+	node   scheduler.Node
+	why    string
+	holdID string
+}
+
+// place chooses a node and holds the room there; the caller redeems it by
+// Change.Reservation, or drops it. What others took meanwhile is looked at again.
+func (s *Server) place(ctx context.Context, r scheduler.Request, app string) (room, error) {
+	for range 5 {
+		v, err := s.look(ctx, app)
+		if err != nil {
+			return room{}, err
+		}
+		r.Replicas = v.replicas
+		n, why, err := scheduler.Pick(r, v.nodes)
+		if err != nil {
+			return room{}, unplaced(err)
+		}
+		p := v.promised[n.ID]
+		limit := store.Room{VCPU: n.Free.VCPU + p.VCPU, MemoryMiB: n.Free.MemoryMiB + p.MemoryMiB, DiskGB: n.Free.DiskGB + p.DiskGB}
+		h := store.Reservation{ID: uuid.NewString(), NodeID: n.ID, ExpiresAt: s.now().Add(holdFor),
+			Room: store.Room{VCPU: r.Need.VCPU, MemoryMiB: r.Need.MemoryMiB, DiskGB: r.Need.DiskGB}}
+		err = s.store.HoldRoom(store.WithAudit(ctx, nil), h, limit)
+		if errors.Is(err, store.ErrNoRoom) {
+			continue
+		}
+		return room{n, why, h.ID}, err
+	}
+	return room{}, tooLate()
+}
+
+func tooLate() error {
+	return fail(http.StatusConflict, errNoResources, cvm.Exhausted, "no-capacity", "others took the room meanwhile", "send the request again")
+}
+
+// drop gives held room back, unless it was redeemed.
+func (s *Server) drop(ctx context.Context, r room) {
+	if err := s.store.FreeRoom(store.WithAudit(context.WithoutCancel(ctx), nil), r.holdID); err != nil {
+		s.log.Warn("held room was not given back: it expires", "err", err)
+	}
+}
+
+// unplaced is the answer that says of each node why not.
+func unplaced(err error) error {
+	var u *scheduler.Unplaced
+	var e *cvm.Error
+	if !errors.As(err, &u) || !errors.As(err, &e) {
+		return err
+	}
+	code := codeOfReason(e.Reason)
+	switch u.Check() {
+	case "vcpu":
+		code = errNoVCPU
+	case "memory":
+		code = errNoMemory
+	case "gpu":
+		code = errNoGPU
+	case "draining":
+		code = errNodeClosed
+	case "disk", "confidence", "":
+		if e.Reason == scheduler.ReasonNoCapacity || e.Reason == scheduler.ReasonConfidence {
+			code = errNoResources
+		}
+	}
+	out := fail(statusOf(e.Code), code, e.Code, e.Reason, e.Message, e.Fix)
+	d := out.Detail.(cloudapi.ErrorDetail) //nolint:forcetypeassert // made a line above
+	for _, v := range u.Verdicts[:min(len(u.Verdicts), toldNodes)] {
+		texts := make([]string, len(v.Problems))
+		for i, p := range v.Problems {
+			texts[i] = p.Text
+		}
+		d.Details = append(d.Details, cloudapi.Detail{Field: "node " + v.Node.Name, Value: v.Node.ID, Message: strings.Join(texts, "; ")})
+	}
+	out.Detail = d
+	return out
+}

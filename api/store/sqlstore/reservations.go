@@ -1,0 +1,88 @@
+package sqlstore
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/confidential-cloud/phala/api/store"
+	"github.com/confidential-cloud/phala/internal/sqldb"
+)
+
+// HoldRoom stores a reservation if there is room for it.
+func (d *DB) HoldRoom(ctx context.Context, r store.Reservation, limit store.Room) error {
+	return sqldb.Transact(ctx, d.db, func(tx *sqldb.Tx) error {
+		if err := tx.Lock(ctx, fmt.Sprintf("room on node %d", r.NodeID)); err != nil {
+			return err
+		}
+		now := ms(d.now())
+		if _, err := tx.ExecContext(ctx, `DELETE FROM reservations WHERE expires_at <= ?`, now); err != nil {
+			return fmt.Errorf("forgetting old reservations: %w", err)
+		}
+		sum := r.Room
+		var held store.Room
+		err := tx.QueryRowContext(ctx, `SELECT COALESCE(SUM(vcpu), 0), COALESCE(SUM(memory_mib), 0), COALESCE(SUM(disk_gb), 0) FROM reservations WHERE node_id = ?`, r.NodeID).
+			Scan(&held.VCPU, &held.MemoryMiB, &held.DiskGB)
+		if err != nil {
+			return fmt.Errorf("reading reservations: %w", err)
+		}
+		cvms, err := rows(ctx, tx, scanCVM, cvmColumns+`WHERE deleted_at = 0 AND node_id = ?`, r.NodeID)
+		if err != nil {
+			return err
+		}
+		for i := range cvms {
+			sum = sum.Plus(cvms[i].Takes())
+		}
+		if !sum.Plus(held).Within(limit) {
+			return store.ErrNoRoom
+		}
+		_, err = tx.ExecContext(ctx, `INSERT INTO reservations (id, node_id, vcpu, memory_mib, disk_gb, expires_at) VALUES (?, ?, ?, ?, ?, ?)`,
+			r.ID, r.NodeID, r.Room.VCPU, r.Room.MemoryMiB, r.Room.DiskGB, ms(r.ExpiresAt))
+		if err != nil {
+			return fmt.Errorf("storing reservation: %w", err)
+		}
+		return nil
+	})
+}
+
+// FreeRoom gives a reservation back.
+func (d *DB) FreeRoom(ctx context.Context, id string) error {
+	if _, err := d.db.ExecContext(ctx, `DELETE FROM reservations WHERE id = ?`, id); err != nil {
+		return fmt.Errorf("releasing reservation: %w", err)
+	}
+	return nil
+}
+
+// HeldRoom sums what is reserved by node.
+func (d *DB) HeldRoom(ctx context.Context) (map[int64]store.Room, error) {
+	type held struct {
+		node int64
+		room store.Room
+	}
+	all, err := rows(ctx, d.db, func(s scanner) (h held, err error) {
+		return h, s.Scan(&h.node, &h.room.VCPU, &h.room.MemoryMiB, &h.room.DiskGB)
+	}, `SELECT node_id, SUM(vcpu), SUM(memory_mib), SUM(disk_gb) FROM reservations WHERE expires_at > ? GROUP BY node_id`, ms(d.now()))
+	out := map[int64]store.Room{}
+	for _, h := range all {
+		out[h.node] = h.room
+	}
+	return out, err
+}
+
+// redeem ends the reservation that a change turns into its CVM's own room.
+func (d *DB) redeem(ctx context.Context, tx *sqldb.Tx, c *store.Change) error {
+	if c.Reservation == "" {
+		return nil
+	}
+	// Under the lock of HoldRoom: nobody counts between the reservation and the CVM.
+	if err := tx.Lock(ctx, fmt.Sprintf("room on node %d", c.CVM.NodeID)); err != nil {
+		return err
+	}
+	res, err := tx.ExecContext(ctx, `DELETE FROM reservations WHERE id = ? AND node_id = ? AND expires_at > ?`, c.Reservation, c.CVM.NodeID, ms(c.At))
+	if err != nil {
+		return fmt.Errorf("redeeming reservation: %w", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return store.ErrReservationGone
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/confidential-cloud/phala/api/store"
+)
+
+// reservations: room is promised once, whoever asks at the same time, until it is
+// redeemed, released or too old.
+func reservations(t *testing.T, x *suite) {
+	ctx := t.Context()
+	a := must[store.Principal](t)(x.s.Admin(ctx))
+	c := must[store.CVM](t)(x.vm(t, a, 1, "one", "aa"))
+	limit := store.Room{VCPU: 4, MemoryMiB: 4096, DiskGB: 100}.Plus(c.Takes())
+	reserve := func(id string, r store.Room) error {
+		return x.s.HoldRoom(ctx, store.Reservation{ID: id, NodeID: c.NodeID, Room: r, ExpiresAt: x.clock.Now().Add(time.Minute)}, limit)
+	}
+	var wg sync.WaitGroup
+	results := make([]error, 12)
+	for i := range results {
+		wg.Go(func() { results[i] = reserve(fmt.Sprint("r", i), store.Room{VCPU: 1, MemoryMiB: 1024, DiskGB: 25}) })
+	}
+	wg.Wait()
+	won := ""
+	n := 0
+	for i, err := range results {
+		switch {
+		case err == nil:
+			won, n = fmt.Sprint("r", i), n+1
+		case !errors.Is(err, store.ErrNoRoom):
+			t.Fatal(err)
+		}
+	}
+	if n != 4 {
+		t.Fatalf("%d reservations in the room of 4", n)
+	}
+	if sum := must[map[int64]store.Room](t)(x.s.HeldRoom(ctx)); sum[c.NodeID] != (store.Room{VCPU: 4, MemoryMiB: 4096, DiskGB: 100}) {
+		t.Errorf("reserved %+v", sum)
+	}
+	redeem := func(id string) error {
+		_, err := x.s.Change(ctx, c.ID, nil, func(ch *store.Change) error { ch.Reservation = id; return nil })
+		return err
+	}
+	if err := redeem(won); err != nil {
+		t.Fatal(err)
+	}
+	if err := redeem(won); !errors.Is(err, store.ErrReservationGone) {
+		t.Errorf("redeemed twice: %v", err)
+	}
+	for _, more := range []store.Room{{VCPU: 2}, {VCPU: 1, MemoryMiB: 1025}, {VCPU: 1, DiskGB: 26}} {
+		if err := reserve("more", more); !errors.Is(err, store.ErrNoRoom) {
+			t.Errorf("%+v over the limit: %v", more, err)
+		}
+	}
+	if err := errors.Join(reserve("last", store.Room{VCPU: 1}), x.s.FreeRoom(ctx, "last"), x.s.FreeRoom(ctx, "last"), reserve("last", store.Room{VCPU: 1})); err != nil {
+		t.Error(err)
+	}
+	x.clock.Add(time.Minute)
+	if err := redeem("last"); !errors.Is(err, store.ErrReservationGone) {
+		t.Errorf("redeemed too late: %v", err)
+	}
+	if sum := must[map[int64]store.Room](t)(x.s.HeldRoom(ctx)); len(sum) != 0 {
+		t.Errorf("expired, and reserved: %+v", sum)
+	}
+	if err := reserve("after", store.Room{VCPU: 4, MemoryMiB: 4096, DiskGB: 100}); err != nil {
+		t.Errorf("the room of expired ones: %v", err)
+	}
+}
