@@ -317,8 +317,12 @@ func TestNobodyIsSuspended(t *testing.T) {
 	vm := w.offChainApp("my-app", nil)
 	h.add(1000 * time.Hour)
 	w.deed(*vm.VMUUID, "restart")
-	b := call[cloudapi.Balance](w, 200, "GET", "/workspace/balance", nil, nil)
-	if b.State != "active" || !strings.HasPrefix(b.Total, "-63.5") || w.vmm.count("POST stop") != 0 {
+	var b cloudapi.Balance
+	w.until("the hours are metered", func() bool {
+		b = call[cloudapi.Balance](w, 200, "GET", "/workspace/balance", nil, nil)
+		return strings.HasPrefix(b.Total, "-63.5")
+	})
+	if b.State != "active" || w.vmm.count("POST stop") != 0 {
 		t.Errorf("%+v", b)
 	}
 }

@@ -210,7 +210,7 @@ func (s *Server) solvent(ctx context.Context, workspace int64, isNew bool) error
 		return err
 	}
 	if billing.Stops(a.State) || isNew && a.Balance()-accruing <= 0 {
-		return fail(http.StatusPaymentRequired, errBalance, cvm.Precondition, "balance", "the workspace's balance is used up", "add credit, then try again: phala api /workspace/balance shows it")
+		return fail(http.StatusPaymentRequired, errBalance, cvm.Precondition, "balance", "the workspace's balance is used up", "add credit, then try again: phala usage shows the balance")
 	}
 	return nil
 }

@@ -164,7 +164,7 @@ func (a *app) root() *cobra.Command {
 		a.linkCmd(), a.sshCmd(), a.cpCmd(), a.sshKeysCmd(), a.runtimeConfigCmd(), a.allowDevicesCmd(),
 		a.loginCmd(), a.logoutCmd(), a.statusCmd(), a.whoamiCmd(), a.profilesCmd(), a.switchCmd(), a.authCmd(),
 		a.verifyCmd(), a.evidenceCmd(), a.collateralCmd(), a.measureCmd(), a.walletCmd(), a.trustCmd(),
-		a.nodesCmd(), a.nodeCmd(), a.imageCmd(), a.volumeCmd(), a.kmsCmd(), a.instanceTypesCmd(), a.osImagesCmd(), a.apiCmd(),
+		a.nodesCmd(), a.nodeCmd(), a.imageCmd(), a.volumeCmd(), a.kmsCmd(), a.instanceTypesCmd(), a.osImagesCmd(), a.usageCmd(), a.invoicesCmd(), a.apiCmd(),
 		a.completionCmd(root), a.upCmd(), a.downCmd(), a.dockerCmd(), a.simulatorCmd(), a.selfCmd(), a.configCmd(), a.doctorCmd())
 	a.completions(root)
 	root.CompletionOptions.DisableDefaultCmd = true

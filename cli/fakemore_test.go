@@ -41,6 +41,16 @@ func (f *fakeCloud) more(w http.ResponseWriter, r *http.Request, path string) {
 		answer(w, 200, cloudapi.Page[cloudapi.OSImage]{Items: []cloudapi.OSImage{{Name: "img-" + r.URL.Query().Get("page") + r.URL.Query().Get("is_dev"), Version: "1"}}, Total: 2, Pages: 2})
 	case "GET /kms/on-chain/base":
 		answer(w, 200, map[string]any{"chain_name": "base", "chain_id": 8453, "contracts": []any{map[string]any{"contract_address": "0xaa", "devices": []any{map[string]any{"device_id": "0x01", "on_chain_allowed": true}}, "os_images": []any{}}}})
+	case "GET /workspace/usage":
+		answer(w, 200, cloudapi.Usage{Currency: "USD", Total: "0.19", Items: []cloudapi.UsageItem{{Name: "web", Kind: "compute", What: "tdx.small", Seconds: "12007", Rate: "0.058", Amount: "0.19", Running: true}}})
+	case "GET /workspace/balance":
+		answer(w, 200, cloudapi.Balance{Currency: "USD", Total: "9.81", HourlyNow: "0.058", State: "active"})
+	case "GET /workspace/invoices":
+		answer(w, 200, cloudapi.Invoices{Currency: "USD", Items: []cloudapi.InvoiceItem{{Month: "2026-01", Number: "I-1", Status: "final", Total: "3.20"}}})
+	case "GET /workspace/invoices/2026-01":
+		answer(w, 200, cloudapi.Invoice{Month: "2026-01", Number: "I-1", Status: "final", Total: "3.20", Currency: "USD"})
+	case "GET /workspace/invoices/2026-01/pdf":
+		_, _ = w.Write([]byte("%PDF-1.3"))
 	case "GET /apps":
 		answer(w, 200, f.apps(r))
 	default:

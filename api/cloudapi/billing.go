@@ -2,6 +2,7 @@ package cloudapi
 
 import (
 	"context"
+	"io"
 	"net/url"
 	"time"
 )
@@ -166,4 +167,14 @@ func (c *Client) Invoices(ctx context.Context) (out Invoices, err error) {
 // Invoice reads a month (2026-01).
 func (c *Client) Invoice(ctx context.Context, month string) (out Invoice, err error) {
 	return out, c.Do(ctx, "GET", "/workspace/invoices/"+seg(month), nil, &out)
+}
+
+// InvoiceFile reads a month (2026-01) as a file; form is csv or pdf.
+func (c *Client) InvoiceFile(ctx context.Context, month, form string) ([]byte, error) {
+	rc, err := c.Stream(ctx, "GET", "/workspace/invoices/"+seg(month)+"/"+seg(form), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rc.Close() }()
+	return io.ReadAll(io.LimitReader(rc, maxBody))
 }
