@@ -239,7 +239,11 @@ func TestUpdateSurvivesAKilledVMM(t *testing.T) {
 // killedUpdate reports whether the update ended before the step-th write.
 func killedUpdate(t *testing.T, to, want string, step int) (finished bool) {
 	x := newVersions()
-	n := newNode(t, x.Driver, func(c *Config) { c.UpdateWithin = config.Duration(400 * time.Millisecond) })
+	within := 30 * time.Second
+	if to == "hangs" { // it is given up: soon, here
+		within = 400 * time.Millisecond
+	}
+	n := newNode(t, x.Driver, func(c *Config) { c.UpdateWithin = config.Duration(within) })
 	n.serving("old")
 	frozen := n.vmm.freezeAfter(step)
 	big := spec().Resources
