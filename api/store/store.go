@@ -311,6 +311,7 @@ type Store interface {
 	Webhooks
 	Attestations
 	Reservations
+	Nodes
 	Metering
 	Ledger
 	// NodeID gives a VMM's URL its lasting id.

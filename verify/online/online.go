@@ -89,6 +89,24 @@ func Open(ctx context.Context, p verify.Profile, o Options) (s verify.Sources, c
 	return verify.Sources{Edge: edge, Collateral: col, Chain: chain, Ledger: kms, Values: values}, func() { kms.Close(); chain.Close(); col.Close() }, nil
 }
 
+// OpenPlatform makes the sources of verify.Platform alone: collateral, and the feed
+// of reference values where the profile names one. Call close when done.
+func OpenPlatform(ctx context.Context, p verify.Profile, o Options) (s verify.Sources, closeAll func(), err error) {
+	if o.Timeout == 0 {
+		o.Timeout = 20 * time.Second
+	}
+	col, err := Collateral(p, o)
+	if err != nil {
+		return s, nil, err
+	}
+	values, err := feed(ctx, p, o)
+	if err != nil {
+		col.Close()
+		return s, nil, err
+	}
+	return verify.Sources{Collateral: col, Values: values}, col.Close, nil
+}
+
 // feed asks for the reference values that the profile names, once. What came of it
 // is a check of the report. Nil: it names none.
 func feed(ctx context.Context, p verify.Profile, o Options) (verify.Values, error) {

@@ -25,7 +25,11 @@ func ProverApp() ([]byte, error) {
 // JoinNonce is what a prover answers: fresh bytes, and the SubjectPublicKeyInfo (DER)
 // of the TLS key with which the node's VMM answered, empty for a VMM without TLS.
 func JoinNonce(fresh [32]byte, spki []byte) []byte {
-	key := sha256.Sum256(spki)
+	return JoinNonceOf(fresh, sha256.Sum256(spki))
+}
+
+// JoinNonceOf is JoinNonce by the key's SHA-256, for who checks a proof later.
+func JoinNonceOf(fresh, key [32]byte) []byte {
 	n := sha512.Sum512(append(append([]byte("phala-node-join:v1:"), fresh[:]...), key[:]...))
 	return n[:]
 }
