@@ -196,6 +196,12 @@ func TestMachineUpgrade(t *testing.T) {
 	if _, err := node.PutImage(t.Context(), vm.Spec.ID, next.Name); err != nil {
 		t.Fatal(err)
 	}
+	defer func() { // for the tests after this one, also when this one fails
+		halt(t, vm.Spec.ID)
+		if _, err := node.PutImage(t.Context(), vm.Spec.ID, theCloud.Image().Name); err != nil {
+			t.Error(err)
+		}
+	}()
 	refusedBoot(t, vm.Spec.ID, kmsapi.ReasonGovernance, "OS image is not allowed")
 	change(t, ethereum.AllowOSImage(next.Hash))
 	if b := boots(t, vm.Spec.ID); b.Error != nil || b.Image != next.Name {
@@ -203,8 +209,4 @@ func TestMachineUpgrade(t *testing.T) {
 	}
 	hasValue(t, url, "after the upgrade")
 	measuresImage(t, next.Dir, vm.Spec.ID)
-	halt(t, vm.Spec.ID)
-	if _, err := node.PutImage(t.Context(), vm.Spec.ID, vm.Spec.Image); err != nil {
-		t.Fatal(err)
-	}
 }
