@@ -221,6 +221,32 @@ func TestMutualTLS(t *testing.T) {
 	}
 }
 
+// TestSecretsOfTheAPIAreNotRead when others can read them too.
+func TestSecretsOfTheAPIAreNotRead(t *testing.T) {
+	a := newAuthority(t)
+	c := TLS{}
+	c.CertFile, c.KeyFile = a.leaf("node")
+	if _, err := c.config(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(c.KeyFile, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.config(); cvm.CodeOf(err) != cvm.Denied || !strings.Contains(err.Error(), "tls.key_file") {
+		t.Errorf("tls.key_file: %v", err)
+	}
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef0123"), 0o604); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(token, 0o604); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := EnsureToken(token); cvm.CodeOf(err) != cvm.Denied {
+		t.Errorf("token_file: %v", err)
+	}
+}
+
 type withoutToken struct{ http.RoundTripper }
 
 func (w withoutToken) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -20,6 +19,7 @@ import (
 	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/config"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/vmm/prpc"
 )
@@ -36,7 +36,7 @@ type caller struct{ name, role string }
 // TLS of the API. With it the API may listen beyond loopback.
 type TLS struct {
 	CertFile string `toml:"cert_file"` // PEM, leaf first
-	KeyFile  string `toml:"key_file"`  // PEM, mode 0600
+	KeyFile  string `toml:"key_file"`  // PEM, mode 0600, of the VMM's user or root
 	// ClientCAFile: certificates below these CAs authenticate callers whose common
 	// name is listed in Operate or Read. Others still need a token.
 	ClientCAFile string   `toml:"client_ca_file"`
@@ -68,7 +68,15 @@ func (t *TLS) config() (*tls.Config, error) {
 	if t.CertFile == "" {
 		return nil, nil //nolint:nilnil // no TLS is what the operator chose
 	}
-	pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	cert, err := os.ReadFile(t.CertFile)
+	if err != nil {
+		return nil, cvm.Errorf(cvm.Invalid, "tls.cert_file: %w", err)
+	}
+	key, err := config.ReadSecret(t.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("tls.key_file: %w", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return nil, cvm.Errorf(cvm.Invalid, "tls: %w", err).WithFix("check cert_file and key_file")
 	}
@@ -116,16 +124,9 @@ func loadTokens(tokenFile, path string) (map[[32]byte]caller, error) {
 
 // readTokens adds the tokens of one file. Its errors never quote a token.
 func readTokens(path string, out map[[32]byte]caller) error {
-	st, err := os.Stat(path)
+	b, err := config.ReadSecret(path)
 	if err != nil {
-		return cvm.Errorf(cvm.Invalid, "tokens: %w", err)
-	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return cvm.Errorf(cvm.Invalid, "tokens: %s can be read by others (mode %04o)", path, st.Mode().Perm()).WithFix("chmod 600 " + path)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return cvm.Errorf(cvm.Invalid, "tokens: %w", err)
+		return fmt.Errorf("tokens: %w", err)
 	}
 	n := 0
 	for line := range bytes.Lines(b) {
@@ -227,8 +228,8 @@ func (m *VMM) auditLine(r *http.Request, c caller, status int, reason string, to
 
 // EnsureToken reads the bearer token at path, made on first use (mode 0600).
 func EnsureToken(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
+	b, err := config.ReadSecret(path)
+	if cvm.CodeOf(err) == cvm.NotFound {
 		b, err = newToken(path)
 	}
 	if err != nil {

@@ -2,11 +2,7 @@ package vmm
 
 import (
 	"context"
-	"encoding/hex"
-	"io"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -166,60 +162,4 @@ func (m *VMM) deleteRequest(r *http.Request) error {
 	default:
 		return cvm.Errorf(cvm.Invalid, "volumes=%q: say keep or delete", q)
 	}
-}
-
-type flushWriter struct {
-	io.Writer
-	rc *http.ResponseController
-}
-
-func (f flushWriter) Write(b []byte) (int, error) {
-	n, err := f.Writer.Write(b)
-	_ = f.rc.Flush()
-	return n, err
-}
-
-// proxyGuest forwards the five read-only routes of the guest API.
-func (m *VMM) proxyGuest(w http.ResponseWriter, r *http.Request) {
-	v, err := m.settled(r.Context(), id(r))
-	if err != nil {
-		rpc.WriteError(w, err)
-		return
-	}
-	if s := r.URL.Query().Get("nonce"); strings.HasSuffix(r.URL.Path, "/evidence") {
-		if b, err := hex.DecodeString(s); err != nil || len(b) == 0 || len(b) > 64 {
-			rpc.WriteError(w, cvm.Errorf(cvm.Invalid, "nonce: want 1 to 64 bytes of hex"))
-			return
-		}
-	}
-	v.mu.Lock()
-	inst, view := v.inst, v.rec.VM
-	v.mu.Unlock()
-	if inst == nil {
-		rpc.WriteError(w, cvm.Errorf(cvm.Precondition, "VM %s is not running (%s)", view.Spec.ID, view.State).WithReason("vm-not-running"))
-		return
-	}
-	path := "/v1" + r.URL.EscapedPath()[strings.Index(r.URL.EscapedPath(), "/guest/")+len("/guest"):]
-	proxy := httputil.ReverseProxy{
-		Transport: guestClient(inst).Transport, FlushInterval: -1,
-		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = "http", "guest", "guest"
-			p.Out.URL.Path, p.Out.URL.RawPath = mustUnescape(path), path
-			p.Out.Header.Del("Authorization") // the VMM's token is not the guest's business
-			p.Out.Header.Del("Cookie")
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			m.log.Debug("guest API", "vm", view.Spec.ID, "error", err)
-			rpc.WriteError(w, cvm.Errorf(cvm.Unavailable, "the guest agent of VM %s does not answer (%s)", view.Spec.ID, strings.TrimSpace(view.State+" "+view.BootProgress)).WithReason("guest-unreachable"))
-		},
-	}
-	proxy.ServeHTTP(w, r)
-}
-
-func mustUnescape(escaped string) string {
-	s, err := url.PathUnescape(escaped)
-	if err != nil { // the router matched it, so it was well formed
-		return escaped
-	}
-	return s
 }

@@ -316,6 +316,8 @@ func (v *vm) instanceInfo(payload string) error {
 func guestClient(inst machine.Instance) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true, ResponseHeaderTimeout: 60 * time.Second,
+		// A guest is a stranger: no packed answers, no endless headers.
+		DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return inst.DialGuest(ctx) },
 	}}
 }

@@ -8,7 +8,6 @@
 package compose
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +29,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/guest-agent/secrets"
+	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/keys"
 )
 
@@ -242,7 +242,7 @@ func (e *Engine) compose(ctx context.Context, env []keys.EnvVar, args ...string)
 // command runs a program with the app's environment and returns the end of its
 // output, redacted.
 func (e *Engine) command(ctx context.Context, env []keys.EnvVar, name string, args ...string) (string, error) {
-	out := &tail{max: 4 << 10}
+	out := &run.Tail{Max: 4 << 10}
 	err := e.run(ctx, env, out, out, name, args...)
 	return redact(out.String(), env), err
 }
@@ -277,29 +277,6 @@ func (e *Engine) Stop(ctx context.Context, grace time.Duration) error {
 		return fmt.Errorf("docker compose stop: %w: %s", err, out)
 	}
 	return nil
-}
-
-// tail keeps the last max bytes.
-type tail struct {
-	max int
-	mu  sync.Mutex
-	b   []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.b = append(t.b, p...)
-	if over := len(t.b) - t.max; over > 0 {
-		t.b = append(t.b[:0], t.b[over:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(bytes.TrimSpace(t.b))
 }
 
 // redact removes values of the environment from a text for people. Short values

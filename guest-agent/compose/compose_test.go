@@ -111,16 +111,6 @@ func TestCommandEnvironment(t *testing.T) {
 	}
 }
 
-func TestTail(t *testing.T) {
-	w := &tail{max: 10}
-	for range 100 {
-		_, _ = w.Write([]byte("abcdefg"))
-	}
-	if w.String() != "efgabcdefg" {
-		t.Errorf("%q", w.String())
-	}
-}
-
 func TestLogOptions(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	q, _ := url.ParseQuery("since=5m&until=999999&tail=20&follow&text=true&timestamps=0")

@@ -17,6 +17,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/run"
 )
 
 // daemonStart bounds the start of dockerd: seconds, but on an emulated machine of a
@@ -27,7 +28,7 @@ type daemon struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended; err is set before
 	err  error
-	out  *tail
+	out  *run.Tail
 }
 
 // daemonConfig is the part of daemon.json that we set.
@@ -81,7 +82,7 @@ func (e *Engine) spawnDaemon(config string) (*daemon, error) {
 	// A pid file that outlived its process (a killed guest) would stop dockerd.
 	_ = os.Remove("/var/run/docker.pid")
 	d := &daemon{cmd: exec.Command(e.cfg.Daemon, "--config-file", config), //nolint:noctx // stop ends it, after the containers
-		done: make(chan struct{}), out: &tail{max: 8 << 10}}
+		done: make(chan struct{}), out: &run.Tail{Max: 8 << 10}}
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
 	// Its own process group: a Ctrl-C at a terminal must not end it before the containers.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

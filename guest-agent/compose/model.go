@@ -11,6 +11,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/run"
 	"github.com/confidential-cloud/phala/keys"
 )
 
@@ -56,7 +57,7 @@ func (m *model) names() []string {
 // memory.
 func (e *Engine) resolve(ctx context.Context, env []keys.EnvVar, dir, file string, extra ...string) (*model, error) {
 	args := append([]string{"compose", "--ansi", "never", "--project-name", e.cfg.Project, "--project-directory", dir, "--file", file, "config", "--format", "json"}, extra...)
-	out, errs := &capped{max: maxModel}, &tail{max: 4 << 10}
+	out, errs := &capped{max: maxModel}, &run.Tail{Max: 4 << 10}
 	if err := e.run(ctx, env, out, errs, e.cfg.CLI, args...); err != nil {
 		return nil, cvm.Errorf(cvm.Invalid, "docker compose config: %w: %s", err, redact(errs.String(), env)).WithReason(ReasonUp)
 	}

@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -71,8 +70,8 @@ func (c *Clock) Run(ctx context.Context, secure bool) error {
 	}
 	cmd := exec.CommandContext(ctx, "chronyd", "-d", "-u", "root", "-f", file)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out := &run.Tail{Max: 4 << 10} // it may say something for years
+	cmd.Stdout, cmd.Stderr = out, out
 	err := cmd.Run()
 	if ctx.Err() == nil {
 		c.Log.Warn("chronyd ended; the clock is not kept", "err", err, "says", lastLine(out.String()))

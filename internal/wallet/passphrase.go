@@ -5,30 +5,21 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/config"
 )
 
 // PassphraseFile reads a passphrase (the first line) from a file that only its
 // owner can read.
 func PassphraseFile(path string) ([]byte, error) {
-	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, cvm.Errorf(cvm.NotFound, "no passphrase file at %s", path)
-	}
+	b, err := config.ReadSecret(path)
 	if err != nil {
-		return nil, err
-	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return nil, cvm.Errorf(cvm.Denied, "passphrase file %s can be read by others (mode %#o)", path, st.Mode().Perm()).
-			WithFix("chmod 600 " + path)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("passphrase file: %w", err)
 	}
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))

@@ -217,6 +217,19 @@ func TestSpoofing(t *testing.T) {
 		{"duplicate address detection", true, func(w string) []byte {
 			return to(mac, v6, ip6(netip.IPv6Unspecified(), gw6, 58, icmp6(135, nic.IPv6, w)))
 		}},
+		{"duplicate address detection of its link-local", true, func(w string) []byte {
+			return to(mac, v6, ip6(netip.IPv6Unspecified(), gw6, 58, icmp6(135, ll, w)))
+		}},
+		{"looking for a neighbour", true, func(w string) []byte { return to(mac, v6, ip6(ll, gw6, 58, icmp6(135, other.IPv6, w))) }},
+		{"duplicate address detection of a neighbour's address", false, func(w string) []byte {
+			return to(mac, v6, ip6(netip.IPv6Unspecified(), gw6, 58, icmp6(135, other.IPv6, w)))
+		}},
+		{"duplicate address detection of a neighbour's link-local", false, func(w string) []byte {
+			return to(mac, v6, ip6(netip.IPv6Unspecified(), gw6, 58, icmp6(135, linkLocal(him), w)))
+		}},
+		{"duplicate address detection of the router's address", false, func(w string) []byte {
+			return to(mac, v6, ip6(netip.IPv6Unspecified(), gw6, 58, icmp6(135, gw6, w)))
+		}},
 		{"a DHCP request", true, func(w string) []byte { return ether(bcast, mac, v4, udp4(zero, all, 68, 67, bootp(1, mac, w))) }},
 		{"another MAC", false, func(w string) []byte { return to(him, v4, udp4(nic.IPv4, gw, 1000, 9, []byte(w))) }},
 		{"a neighbour's IPv4", false, func(w string) []byte { return to(mac, v4, udp4(other.IPv4, gw, 1000, 9, []byte(w))) }},

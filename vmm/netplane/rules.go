@@ -40,9 +40,12 @@ func guard(n *NIC, limit int64) string {
 	own := []netip.Addr{linkLocal(n.hw())}
 	if n.IPv6.IsValid() {
 		own = append(own, n.IPv6)
-		line("ether type ip6 ip6 saddr :: icmpv6 type { nd-neighbor-solicit, mld2-listener-report } accept")
-		for _, a := range own { // what an advertisement says about must be its own
+		line("ether type ip6 ip6 saddr :: icmpv6 type mld2-listener-report accept")
+		for _, a := range own { // what is claimed or advertised must be its own
 			x := a.As16()
+			// Without a source it asks whether an address is taken, which makes another that
+			// is about to take it give up.
+			line("ether type ip6 ip6 saddr :: icmpv6 type nd-neighbor-solicit @th,64,128 0x%x accept", x[:])
 			line("ether type ip6 ip6 saddr { %s, %s } icmpv6 type nd-neighbor-advert @th,64,128 0x%x accept", own[0], own[1], x[:])
 		}
 		line("ether type ip6 icmpv6 type nd-neighbor-advert drop")
