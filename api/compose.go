@@ -129,6 +129,10 @@ func check(doc *appcompose.Document) (composed, error) {
 	if err := f.Check(); err != nil {
 		return out, err
 	}
+	if at := f.GPU(); at != nil {
+		return out, fail(http.StatusUnprocessableEntity, errNoGPU, cvm.Unsupported, "gpu-not-available", "compose file: "+at.Error()+", and no CVM of this cloud has one",
+			"leave the GPU out, or deploy where CVMs have GPUs")
+	}
 	for _, w := range f.Lint() {
 		out.warnings = append(out.warnings, w.String())
 	}

@@ -26,8 +26,13 @@ type File struct {
 	services []Service
 	ports    []Port
 	envs     []Env
+	gpu      *Position // of the first service that needs a GPU
 	findings []Finding
 }
+
+// GPU is where a service first asks for a GPU; nil when none does. Whether there is
+// one is not the file's to say.
+func (f *File) GPU() *Position { return f.gpu }
 
 // Service is one service that starts without a profile being asked for.
 type Service struct {
@@ -107,7 +112,8 @@ func (f *File) Services() []Service { return slices.Clone(f.services) }
 // variable without a default are not in it (Lint says so).
 func (f *File) Ports() []Port { return slices.Clone(f.ports) }
 
-// Envs lists the variables the file reads, by name.
+// Envs lists the variables the file reads, by name, without those that the guest
+// agent gives to every app.
 func (f *File) Envs() []Env { return slices.Clone(f.envs) }
 
 // EnvNames lists their names, sorted.

@@ -117,6 +117,8 @@ func TestParseRefuses(t *testing.T) {
 		"duplicate key":     {"services:\n  a: {image: x}\n  a: {image: y}\n", "line 3"},
 		"no services":       {"version: \"3\"\nvolumes:\n  a:\n", "no services"},
 		"services empty":    {"services:\n", "line 1, column 1: no services"},
+		"no service's name": {"services:\n  image: x\n  ports: [\"80:80\"]\n", "line 2, column 3: services.image is not a service: the line with the service's name is missing"},
+		"null service":      {"services:\n  web:\n", "line 2, column 3: services.web is not a service"},
 		"services list":     {"services: [a]\n", "services must be a mapping"},
 		"only profiles":     {"services:\n  a:\n    image: x\n    profiles: [debug]\n", "every service has a profile"},
 		"port 70000":        {"services:\n  a:\n    image: x\n    ports:\n      - \"70000:80\"\n", "line 5, column 9: service \"a\": port \"70000:80\" is not valid: ports go from 1 to 65535"},
@@ -182,6 +184,23 @@ func TestLint(t *testing.T) {
 		"no port":         {"    image: " + pinned + "\n", Warning, 0, "no port is published"},
 		"config file":     {"    image: " + pinned + "\nconfigs:\n  c:\n    file: ./c\n", Error, 6, "comes from the file"},
 		"secret file":     {"    image: " + pinned + "\nsecrets:\n  c:\n    file: ./c\n", Error, 6, "comes from the file"},
+		"built inline":    {"    build: {dockerfile_inline: FROM x}\n", Warning, 3, "is built in the CVM: what its Dockerfile"},
+		"built elsewhere": {"    build: https://example.org/x.git\n", Warning, 3, "built in the CVM from https://example.org/x.git"},
+		"inline, files":   {"    build: {context: ./app, dockerfile_inline: FROM x}\n", Error, 3, "no source tree"},
+		"other processor": {"    image: " + pinned + "\n    platform: linux/arm64/v8\n", Error, 4, "a CVM is linux/amd64"},
+		"for another":     {"    image: arm64v8/nginx@sha256:0123456789012345678901234567890123456789012345678901234567890123\n", Warning, 3, "another processor"},
+		"tag for another": {"    image: web:1.2-arm64\n", Warning, 3, "another processor"},
+		"amd64":           {"    image: " + pinned + "\n    platform: linux/amd64\n    ports: [\"80:80\"]\n", "", 0, ""},
+		"platform by env": {"    image: " + pinned + "\n    platform: $P\n    ports: [\"80:80\"]\n", "", 0, ""},
+		"charm":           {"    image: charmed/arms@sha256:0123456789012345678901234567890123456789012345678901234567890123\n    ports: [\"80:80\"]\n", "", 0, ""},
+		"lock":            {"    image: " + pinned + "\n    volumes: [\"/var/run/tappd.sock.lock:/x\"]\n", Warning, 4, "mounts /var/run/tappd.sock.lock, which is not in a CVM"},
+		"ssh":             {"    image: " + pinned + "\n    ports: [\"22:80\"]\n", Warning, 4, "port 22 is the CVM's own ssh"},
+		"written out":     {"    image: " + pinned + "\n    environment: {X: 1, DB_PASSWORD: hunter2}\n", Warning, 4, "DB_PASSWORD is written out"},
+		"written in list": {"    image: " + pinned + "\n    environment:\n      - X=1\n      - API_KEY=abc\n", Warning, 6, "API_KEY is written out"},
+		"by its looks":    {"    image: " + pinned + "\n    environment:\n      X: postgres://u:pw@db/x\n", Warning, 5, "X is written out"},
+		"in a config":     {"    image: " + pinned + "\nconfigs:\n  c:\n    content: \"-----BEGIN EC PRIVATE KEY-----\"\n", Warning, 6, "config \"c\" has a secret"},
+		"by merge":        {"    image: " + pinned + "\n    environment: &e {MY_TOKEN: abc}\n  b:\n    image: " + pinned + "\n    environment: {<<: *e}\n", Warning, 7, "service \"b\": MY_TOKEN"},
+		"not written out": {"    image: " + pinned + "\n    ports: [\"80:80\"]\n    environment: {A_TOKEN: $T, B_SECRET: \"\", MAX_TOKENS: 3, P_PASSWORD: \"x${Q:-}\", URL: \"http://u:${P}@h/\", KEY_FILE: /k}\n", "", 0, ""},
 		"docker.sock":     {"    image: " + pinned + "\n    volumes: [\"/var/run/docker.sock:/var/run/docker.sock\"]\n    ports: [\"80:80\"]\n", "", 0, ""},
 		"optional envs":   {"    image: " + pinned + "\n    env_file: [{path: .env, required: false}]\n    ports: [\"80:80\"]\n", "", 0, ""},
 		"nothing to say":  {"    image: " + pinned + "\n    ports: [\"80:80\"]\n", "", 0, ""},
@@ -208,6 +227,39 @@ func TestLint(t *testing.T) {
 				t.Errorf("Check: %v", err)
 			}
 		})
+	}
+}
+
+func TestGPU(t *testing.T) {
+	for text, line := range map[string]int{
+		"    deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: 1}]}}}":    4,
+		"    deploy: {resources: {reservations: {devices: [{driver: nvidia, capabilities: []}]}}}": 4,
+		"    gpus: all":       4,
+		"    runtime: nvidia": 4,
+		"    runtime: runc":   0,
+		"    deploy: {resources: {reservations: {devices: [{driver: x, capabilities: [tpu]}]}}}": 0,
+		"    deploy: {resources: {limits: {cpus: \"1\"}}}":                                       0,
+	} {
+		f, err := Parse([]byte("services:\n  a:\n    image: x\n" + text + "\n"))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		got := 0
+		if p := f.GPU(); p != nil {
+			got = p.Line
+		}
+		if got != line {
+			t.Errorf("%s: line %d, want %d", text, got, line)
+		}
+	}
+}
+
+// What every app is given is nobody's to send.
+func TestBuiltinVariables(t *testing.T) {
+	f, err := Parse([]byte("services:\n  a:\n    image: x\n    environment:\n      - DSTACK_APP_ID\n      - U=https://${DSTACK_APP_DOMAIN}/${MINE}.${DSTACK_GATEWAY_DOMAIN}\n"))
+	if err != nil || !slices.Equal(f.EnvNames(), []string{"MINE"}) {
+		t.Errorf("%v %v", f.EnvNames(), err)
 	}
 }
 

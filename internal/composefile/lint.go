@@ -4,12 +4,16 @@ import (
 	"cmp"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v4"
 )
+
+// sshPort is the development image's own.
+const sshPort = 22
 
 // agentPort is where the guest agent serves logs and evidence (dstack's port).
 const agentPort = 8090
@@ -25,7 +29,7 @@ func (f *File) add(s Severity, line int, format string, args ...any) *Finding {
 	return &f.findings[len(f.findings)-1]
 }
 
-func (f *File) lint(root *yaml.Node, p *types.Project) {
+func (f *File) lint(root *yaml.Node, model map[string]any, p *types.Project) {
 	for _, name := range sortedKeys(p.Services) {
 		l := linter{f: f, root: root, name: name, s: p.Services[name]}
 		l.image()
@@ -33,6 +37,7 @@ func (f *File) lint(root *yaml.Node, p *types.Project) {
 		l.volumes()
 		l.files()
 	}
+	f.lintSecrets(root, model)
 	f.lintPorts()
 	f.lintSources(root, p)
 	rank := map[Severity]int{Error: 0, Warning: 1}
@@ -53,9 +58,9 @@ func (l linter) line(path ...string) int {
 }
 
 func (l linter) image() {
+	l.platform()
 	if l.s.Build != nil {
-		l.f.add(Error, l.line("build"), "service %q is built from source, and a CVM has no source tree", l.name).
-			Fix = "build and push the image, then name it: image: registry/name@sha256:..."
+		l.build()
 		return
 	}
 	image := l.s.Image
@@ -71,6 +76,44 @@ func (l linter) image() {
 	case !strings.Contains(image, "@sha256:"):
 		l.f.add(Warning, l.line("image"), "service %q: image %q is not pinned by digest: whoever controls its registry can change what runs", l.name, image).
 			Fix = "pin it: " + untagged(image) + "@sha256:... (docker images --digests shows it)"
+	}
+}
+
+// build looks at an image that is made in the CVM: from what the compose file says
+// itself, or from what a URL names. Files of this machine are not there.
+func (l linter) build() {
+	b := l.s.Build
+	const fix = "build and push the image, then name it: image: registry/name@sha256:..."
+	switch {
+	case remote(b.Context):
+		l.f.add(Warning, l.line("build"), "service %q is built in the CVM from %s: the measured compose file does not say what it will find there", l.name, b.Context).Fix = fix
+	case b.DockerfileInline == "" || path.Clean(b.Context) != ".":
+		l.f.add(Error, l.line("build"), "service %q is built from source, and a CVM has no source tree", l.name).Fix = fix
+	default:
+		l.f.add(Warning, l.line("build"), "service %q is built in the CVM: what its Dockerfile downloads is not measured, and the first start takes as long as the build", l.name).Fix = fix
+	}
+}
+
+func remote(context string) bool {
+	for _, p := range []string{"https://", "http://", "git://", "git@", "github.com/"} {
+		if strings.HasPrefix(context, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// otherProcessor finds names under which images of other processors are published.
+var otherProcessor = regexp.MustCompile(`(?i)(^|[/:._-])(arm64v8|arm32v[5-7]|arm64|aarch64|armv7|armhf|ppc64le|s390x|riscv64)([/:._@-]|$)`)
+
+func (l linter) platform() {
+	const fix = "build for linux/amd64: docker build --platform linux/amd64"
+	switch p := l.s.Platform; {
+	case strings.Contains(p, "$"), p == unknown: // known only in the guest
+	case p != "" && p != "linux/amd64" && !strings.HasPrefix(p, "linux/amd64/") && p != "linux" && p != "amd64":
+		l.f.add(Error, l.line("platform"), "service %q asks for platform %s, and a CVM is linux/amd64 (exec format error)", l.name, p).Fix = fix
+	case otherProcessor.MatchString(l.s.Image):
+		l.f.add(Warning, l.line("image"), "service %q: image %q looks like one for another processor; a CVM is linux/amd64 (exec format error)", l.name, l.s.Image).Fix = fix
 	}
 }
 
@@ -107,6 +150,11 @@ func (l linter) volumes() {
 			continue
 		}
 		line := l.line("volumes", fmt.Sprint(i))
+		if s := strings.TrimSuffix(src, ".lock"); s != src && sockets[s] {
+			l.f.add(Warning, line, "service %q mounts %s, which is not in a CVM: the lock file belongs to the simulator", l.name, v.Source).
+				Fix = "mount the socket itself: " + s + ":" + s
+			continue
+		}
 		if strings.HasPrefix(v.Source, "/") {
 			l.f.add(Warning, line, "service %q mounts %s: that is the CVM's own path, not this machine's", l.name, v.Source).
 				Fix = "use a named volume for data, or configs: with content: for files"
@@ -163,6 +211,9 @@ func (f *File) lintPorts() {
 		switch {
 		case p.Published == agentPort && p.Protocol == "tcp":
 			f.add(Error, p.Line, "port %d belongs to the guest agent (logs, evidence)", p.Published).Fix = "publish another one"
+		case p.Published == sshPort && p.Protocol == "tcp":
+			f.add(Warning, p.Line, "port %d is the CVM's own ssh in the development image: there the app will not start", p.Published).
+				Fix = fmt.Sprintf("publish another one: \"2222:%d\"", p.Target)
 		case p.Protocol != "tcp":
 			f.add(Warning, p.Line, "port %d/%s: the gateway carries TCP only, so it is not reachable from outside", p.Published, p.Protocol)
 		case !p.Reachable():

@@ -146,6 +146,13 @@ func variables(root *yaml.Node) []Env {
 	return out
 }
 
+// builtin are the variables that the guest agent gives to every app.
+var builtin = []string{"DSTACK_APP_ID", "DSTACK_APP_DOMAIN", "DSTACK_GATEWAY_DOMAIN"}
+
+func withoutBuiltin(vars []Env) []Env {
+	return slices.DeleteFunc(slices.Clone(vars), func(e Env) bool { return slices.Contains(builtin, e.Name) })
+}
+
 func passedThrough(service *yaml.Node, add func(Env)) {
 	_, env := child(service, "environment")
 	if env == nil {

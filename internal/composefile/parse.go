@@ -39,6 +39,10 @@ func Parse(b []byte) (*File, error) {
 	if err := refuse(root, model); err != nil {
 		return nil, invalid(err)
 	}
+	written, err := toModel(root) // the loader changes its own
+	if err != nil {
+		return nil, invalid(err)
+	}
 	vars := variables(root)
 	if err := boundPorts(root, model, lookupOf(vars)); err != nil {
 		return nil, invalid(err)
@@ -58,9 +62,9 @@ func Parse(b []byte) (*File, error) {
 		}
 		return nil, invalid(p)
 	}
-	f := &File{envs: vars}
+	f := &File{envs: withoutBuiltin(vars)}
 	f.fill(root, project)
-	f.lint(root, project)
+	f.lint(root, written, project)
 	return f, nil
 }
 
@@ -154,7 +158,14 @@ func refuse(root *yaml.Node, model map[string]any) *Position {
 		return at("no services: there is nothing to run", "services")
 	}
 	for _, name := range sortedKeys(services) {
-		s, _ := services[name].(map[string]any)
+		s, isMap := services[name].(map[string]any)
+		if !isMap {
+			text := fmt.Sprintf("services.%s is not a service", name)
+			if serviceKeys[name] {
+				text += ": the line with the service's name is missing above it"
+			}
+			return at(text, "services", name)
+		}
 		if e, ok := s["extends"].(map[string]any); ok {
 			if _, ok := e["file"]; ok {
 				return at(fmt.Sprintf("service %q extends another file: a CVM receives one compose file and no others", name),
@@ -167,6 +178,11 @@ func refuse(root *yaml.Node, model map[string]any) *Position {
 	}
 	return nil
 }
+
+// serviceKeys are what people write directly below services when they forget the
+// service's name.
+var serviceKeys = map[string]bool{"image": true, "build": true, "ports": true, "environment": true, "volumes": true, "command": true,
+	"container_name": true, "restart": true, "depends_on": true, "entrypoint": true, "networks": true, "configs": true, "healthcheck": true}
 
 // noFiles is a resource loader that answers for every path, with a refusal.
 type noFiles struct{}
@@ -227,8 +243,30 @@ func (f *File) fill(root *yaml.Node, p *types.Project) {
 		for _, sp := range s.Ports {
 			f.addPort(root, name, sp)
 		}
+		if key := gpuKey(s); key != nil && f.gpu == nil {
+			f.gpu = position(root, append([]string{"services", name}, key...)...)
+			f.gpu.Msg = fmt.Sprintf("service %q needs a GPU", name)
+		}
 	}
 	slices.SortFunc(f.ports, func(a, b Port) int { return a.Published - b.Published })
+}
+
+// gpuKey is where a service asks for a GPU, in one of the three ways of writing it.
+func gpuKey(s types.ServiceConfig) []string {
+	if s.Deploy != nil && s.Deploy.Resources.Reservations != nil {
+		for _, d := range s.Deploy.Resources.Reservations.Devices {
+			if d.Driver == "nvidia" || slices.Contains(d.Capabilities, "gpu") {
+				return []string{"deploy", "resources", "reservations", "devices"}
+			}
+		}
+	}
+	switch {
+	case len(s.Gpus) > 0:
+		return []string{"gpus"}
+	case s.Runtime == "nvidia":
+		return []string{"runtime"}
+	}
+	return nil
 }
 
 func (f *File) addPort(root *yaml.Node, service string, sp types.ServicePortConfig) {
