@@ -2,6 +2,7 @@ package guestagent
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -101,7 +102,28 @@ func (a *Agent) startNetwork(ctx context.Context, s *boot.State) error {
 		return err
 	}
 	a.group.Go(ctx, "network", n.Run)
-	return nil
+	guarded := make(chan error, 1)
+	a.group.Go(ctx, "inside", func(ctx context.Context) error {
+		return n.Guard(ctx, func(err error) { guarded <- err })
+	})
+	select {
+	case err = <-guarded:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// taken are the networks that an app's own must not overlap.
+func (a *Agent) taken() ([]netip.Prefix, error) {
+	if a.link == nil { // in a container there is no card: what has the default route
+		return vm.Taken(nil)
+	}
+	cards, err := vm.Cards()
+	if err != nil {
+		return nil, err
+	}
+	return vm.Taken(cards)
 }
 
 // startClock is the stage of that name. secure_time is true unless the app says

@@ -312,7 +312,7 @@ func (a *Agent) newEngine(s *boot.State) (err error) {
 	a.engine, err = compose.New(compose.Config{
 		Log: a.log, Daemon: a.cfg.Docker.Daemon, CLI: a.cfg.Docker.CLI, Sock: a.cfg.Docker.Sock, Project: a.cfg.Docker.Project,
 		WorkDir: a.cfg.WorkDir, DataDir: a.cfg.DataDir, Mirror: s.Shared.Sys.DockerRegistry, Insecure: s.Shared.Sys.InsecureRegistries,
-		CgroupParent: a.cgroup, StopTimeout: time.Duration(a.cfg.StopTimeout),
+		CgroupParent: a.cgroup, StopTimeout: time.Duration(a.cfg.StopTimeout), Taken: a.taken,
 	})
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,6 +58,8 @@ type Config struct {
 	// CgroupParent holds the containers inside the guest's own limits.
 	CgroupParent string
 	StopTimeout  time.Duration
+	// Taken are the networks that the guest reaches over its cards; nil: none.
+	Taken func() ([]netip.Prefix, error)
 }
 
 // Engine is a docker engine with one compose project.
@@ -132,6 +135,9 @@ func (e *Engine) up(ctx context.Context, a App) error {
 func (e *Engine) fetch(ctx context.Context, a App) error {
 	m, err := e.resolve(ctx, a.Env, e.cfg.WorkDir, e.composeFile())
 	if err != nil {
+		return err
+	}
+	if err := e.ownNetworks(m); err != nil {
 		return err
 	}
 	override, err := e.isolate(m, a.Policy, a.Sockets)

@@ -28,6 +28,7 @@ type model struct {
 	Volumes  map[string]definition                 `json:"volumes"`
 	Secrets  map[string]definition                 `json:"secrets"`
 	Configs  map[string]definition                 `json:"configs"`
+	Networks map[string]network                    `json:"networks"`
 }
 
 // definition is a top-level volume, secret or config.

@@ -35,6 +35,9 @@ func (e *Engine) Prepare(ctx context.Context, doc *appcompose.Document, l *secre
 	if err != nil {
 		return err
 	}
+	if err := e.ownNetworks(m); err != nil { // now, not after the switch
+		return err
+	}
 	var plain []wanted
 	for _, w := range m.images() {
 		if strings.ContainsRune(w.ref+w.platform, '$') {

@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os/exec"
@@ -11,6 +10,7 @@ import (
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/run"
 )
 
 // Rules say what may come in over the machine's cards. They follow from the image and
@@ -97,6 +97,15 @@ func (r Rules) Table() string {
 		line("\t\tct status dnat meta l4proto { tcp, udp } ct original proto-dst %s accept", set(r.Only))
 	}
 	line("\t}")
+	line("\tset %s { type ipv4_addr; flags interval; auto-merge; }", inside4) // Network.Guard fills them
+	line("\tset %s { type ipv6_addr; flags interval; auto-merge; }", inside6)
+	if len(r.Cards) > 0 {
+		line("\tchain leaving {")
+		line("\t\ttype filter hook postrouting priority filter; policy accept;")
+		line("\t\toifname %s ip daddr @%s counter drop", cards, inside4)
+		line("\t\toifname %s ip6 daddr @%s counter drop", cards, inside6)
+		line("\t}")
+	}
 	line("}")
 	return b.String()
 }
@@ -120,13 +129,16 @@ func set(ports []uint16) string {
 }
 
 // Apply puts the rules in force, all at once.
-func (r Rules) Apply(ctx context.Context) error {
+func (r Rules) Apply(ctx context.Context) error { return nft(ctx, r.Table()) }
+
+// nft runs one transaction.
+func nft(ctx context.Context, rules string) error {
 	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(r.Table())
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdin = strings.NewReader(rules)
+	out := &run.Tail{Max: 4 << 10}
+	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Run(); err != nil {
-		return cvm.Errorf(cvm.Internal, "packet filter: %w: %s", err, strings.TrimSpace(out.String())).WithReason(ReasonNetwork)
+		return cvm.Errorf(cvm.Internal, "packet filter: %w: %s", err, out).WithReason(ReasonNetwork)
 	}
 	return nil
 }

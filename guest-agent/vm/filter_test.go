@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -204,6 +205,77 @@ func TestALeaseStealsNoContainer(t *testing.T) {
 	}
 	if reaches(t, machine, "10.92.0.2:80") {
 		t.Error("such a lease does no harm: then the refusal is not needed")
+	}
+}
+
+// TestWhatIsMeantForContainersStaysInside: a router's prefix, of either IP version, is
+// narrower than the container's network, and the host still does not get a packet.
+func TestWhatIsMeantForContainersStaysInside(t *testing.T) {
+	outside, machine, container := playground(t)
+	ip := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %s", args, out)
+		}
+	}
+	ip("-n", outside, "-6", "addr", "add", "fd91::1/64", "dev", "wan0", "nodad")
+	ip("-n", machine, "-6", "addr", "add", "fd91::2/64", "dev", "eth0", "nodad")
+	n := &Network{Log: slog.New(slog.DiscardHandler), cards: []string{"eth0"}}
+	if err := inside(t, machine, func() error { return AppRules(&appcompose.Document{}, n.cards, 9182).Apply(t.Context()) }); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan error, 1), make(chan error, 1)
+	go func() {
+		ended <- inside(t, machine, func() error { return n.Guard(ctx, func(err error) { ready <- err }) })
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	ip("-n", machine, "-6", "addr", "add", "fd92::1/64", "dev", "br0", "nodad") // a network that dockerd makes later
+	ip("-n", container, "-6", "addr", "add", "fd92::2/64", "dev", "eth0", "nodad")
+	err := wait(t.Context(), 20*time.Millisecond, func() bool {
+		b, err := exec.Command("ip", "netns", "exec", machine, "nft", "list", "set", "inet", "phala", inside6).CombinedOutput()
+		return err == nil && strings.Contains(string(b), "fd92::/64")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := func() (nets []netip.Prefix) {
+		err := inside(t, machine, func() (err error) { nets, err = Taken(n.cards); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return nets
+	}
+	if got := taken(); !slices.Equal(got, []netip.Prefix{netip.MustParsePrefix("10.91.0.0/24"), netip.MustParsePrefix("fd91::/64")}) {
+		t.Errorf("before: %v are the card's networks", got)
+	}
+	ip("-n", outside, "addr", "add", "10.92.0.2/24", "dev", "wan0") // the host's own "container"
+	ip("-n", outside, "-6", "addr", "add", "fd92::2/64", "dev", "wan0", "nodad")
+	serve(t, outside, 81)
+	serve(t, container, 80)
+	if !reaches(t, machine, "10.92.0.2:80") || !reaches(t, machine, "[fd92::2]:80") {
+		t.Fatal("the container is not there")
+	}
+	ip("-n", machine, "route", "add", "10.92.0.2/32", "dev", "eth0")
+	ip("-n", machine, "-6", "route", "add", "fd92::2/128", "dev", "eth0")
+	for _, addr := range []string{"10.92.0.2:81", "[fd92::2]:81"} {
+		if reaches(t, machine, addr) {
+			t.Errorf("%s of the host takes what is meant for the container", addr)
+		}
+	}
+	if got := taken(); !slices.Contains(got, netip.MustParsePrefix("10.92.0.2/32")) || !slices.Contains(got, netip.MustParsePrefix("fd92::2/128")) {
+		t.Errorf("after: %v are the card's networks", got)
+	}
+	if out, err := exec.Command("ip", "netns", "exec", machine, "nft", "delete", "chain", "inet", "phala", "leaving").CombinedOutput(); err != nil {
+		t.Fatalf("%s", out)
+	}
+	for _, addr := range []string{"10.92.0.2:81", "[fd92::2]:81"} {
+		if !reaches(t, machine, addr) {
+			t.Errorf("%s is not reached: such routes do no harm, then the rule is not needed", addr)
+		}
 	}
 }
 

@@ -200,34 +200,6 @@ func parseLease(ack *dhcpv4.DHCPv4) (o offer, err error) {
 	return o, nil
 }
 
-// isFree refuses a network that overlaps one inside of the machine (the containers'
-// bridges): a narrower route to a card would lead what is meant for a container,
-// after TLS has ended, to the host.
-func (n *Network) isFree(p netip.Prefix) error {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return cvm.Errorf(cvm.Internal, "network cards: %w", err).WithReason(ReasonNetwork)
-	}
-	for _, l := range links {
-		if slices.Contains(n.cards, l.Attrs().Name) {
-			continue
-		}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
-		if err != nil {
-			return cvm.Errorf(cvm.Internal, "addresses of %s: %w", l.Attrs().Name, err).WithReason(ReasonNetwork)
-		}
-		for _, a := range addrs {
-			ip, _ := netip.AddrFromSlice(a.IP.To4())
-			ones, _ := a.Mask.Size()
-			if inside := netip.PrefixFrom(ip, ones); inside.Overlaps(p) {
-				return cvm.Errorf(cvm.Denied, "DHCP: the network %s overlaps %s of %s inside of the machine", p, inside.Masked(), l.Attrs().Name).WithReason(ReasonNetwork).
-					WithFix("give the VM an address of another network")
-			}
-		}
-	}
-	return nil
-}
-
 // apply sets address, default route (first card only) and name servers.
 func (n *Network) apply(card string, o offer) error {
 	l, err := netlink.LinkByName(card)
