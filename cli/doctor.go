@@ -108,7 +108,7 @@ func (a *app) examine(ctx context.Context) (out []finding) {
 	} else {
 		a.examineChain(ctx, t, hasWallet, info.Address, check, add)
 	}
-	for _, tool := range []struct{ name, what string }{{"docker", "phala docker"}, {"ssh", "phala ssh"}, {"scp", "phala cp"}, {"openssl", "phala ssh and cp"}} {
+	for _, tool := range []struct{ name, what string }{{"docker", "phala docker"}, {"ssh", "phala ssh"}, {"scp", "phala cp"}} {
 		if _, err := exec.LookPath(tool.name); err != nil {
 			add(tool.name, stateWarning, "not installed: "+tool.what+" cannot work", "install "+tool.name+", if you want it")
 			continue

@@ -15,9 +15,6 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 )
 
-// proxyCommand carries SSH in TLS to the gateway, which finds the app by the name.
-const proxyCommand = "ProxyCommand=openssl s_client -quiet -connect %h:%p 2>/dev/null"
-
 // hostRule keeps what reaches ssh and the shell of its ProxyCommand a host name.
 var hostRule = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
 
@@ -90,17 +87,24 @@ func one(s string) []string {
 	return []string{s}
 }
 
-func sshOptions(f *sshFlags) []string {
-	return []string{"-o", proxyCommand, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=" + strconv.Itoa(f.timeout)}
+// sshOptions are those of ssh and scp. A guest draws its host key at each boot: who it
+// is, the gateway's certificate says.
+func (a *app) sshOptions(f *sshFlags) ([]string, error) {
+	proxy, err := a.proxyCommand()
+	return []string{"-o", proxy, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=" + strconv.Itoa(f.timeout)}, err
 }
 
 func (a *app) sshCmd() *cobra.Command {
 	var f sshFlags
+	var pipe string
 	c := &cobra.Command{Use: "ssh [cvm] [-- ssh options and command]", Short: "Connect to a CVM of a development image",
 		Long:    "Connect to a CVM of a development image by SSH, through the gateway (TLS around it).\nWhat stands after -- goes to ssh: options first, then a command.",
 		Example: "  phala ssh my-app\n  phala ssh my-app -- -L 8080:localhost:80\n  phala ssh my-app -- ls -la /app\n  phala ssh my-app --dry-run",
 		Args:    cobra.ArbitraryArgs, ValidArgsFunction: a.completing(a.cvmNames),
 		RunE: func(c *cobra.Command, as []string) error {
+			if pipe != "" {
+				return a.pipe(c.Context(), pipe)
+			}
 			mine, pass := as, []string(nil)
 			if n := c.ArgsLenAtDash(); n >= 0 {
 				mine, pass = as[:n], as[n:]
@@ -116,7 +120,11 @@ func (a *app) sshCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cmd := append(sshOptions(&f), "-p", t.port)
+			cmd, err := a.sshOptions(&f)
+			if err != nil {
+				return err
+			}
+			cmd = append(cmd, "-p", t.port)
 			if f.verbose {
 				cmd = append(cmd, "-v")
 			}
@@ -125,6 +133,8 @@ func (a *app) sshCmd() *cobra.Command {
 		}}
 	f.add(c)
 	c.Flags().IntVarP(&f.timeout, "timeout", "t", 30, "seconds to connect in")
+	c.Flags().StringVar(&pipe, pipeFlag, "", "join stdin and stdout with host:port (ssh calls this)")
+	_ = c.Flags().MarkHidden(pipeFlag)
 	return c
 }
 
@@ -184,7 +194,11 @@ func (a *app) cpCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cmd := append(sshOptions(&f), "-P", t.port)
+			cmd, err := a.sshOptions(&f)
+			if err != nil {
+				return err
+			}
+			cmd = append(cmd, "-P", t.port)
 			if identity != "" {
 				cmd = append(cmd, "-i", identity)
 			}
