@@ -23,12 +23,19 @@ type Keeper struct {
 	Renewed func(ctx context.Context)
 }
 
+// due is how long until half of the lease's life is over. It counts from the grant: the
+// rest of the boot lies between the keys and the first renewal.
+func (k *Keeper) due() time.Duration {
+	s := k.Session
+	return max(s.Expires().Add(-s.Granted().Lease.TTL/2).Sub(s.cfg.Now()), 0)
+}
+
 // Keep renews at half-life until ctx ends (nil) or the lease is lost: the KMS
 // refuses, or its time (plus Grace) runs out. The caller then stops the app (T5).
 func (k *Keeper) Keep(ctx context.Context) error {
 	s := k.Session
 	pause := minPause
-	next := s.Granted().Lease.TTL / 2
+	next := k.due()
 	for {
 		if err := run.Pause(ctx, next); err != nil {
 			return nil //nolint:nilerr // ctx ended
@@ -36,7 +43,7 @@ func (k *Keeper) Keep(ctx context.Context) error {
 		err := k.renew(ctx)
 		switch {
 		case err == nil:
-			next, pause = s.Granted().Lease.TTL/2, minPause
+			next, pause = k.due(), minPause
 			if k.Renewed != nil {
 				k.Renewed(ctx)
 			}

@@ -258,6 +258,40 @@ func TestKeepRenewsAtHalfLife(t *testing.T) {
 	}
 }
 
+// What was left of the boot after the keys counts: a keeper that starts late renews at
+// once, not half a life later.
+func TestKeepCountsFromTheGrant(t *testing.T) {
+	hw := machine(t)
+	k := leasetest.New(t, hw, "")
+	g := guest(t, hw, claim.PhaseRelease)
+	var passed atomic.Int64
+	s, err := lease.New(lease.Config{URLs: []string{k.URL}, RootSPKI: k.SPKI, Prove: g.Evidence, Log: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Release(t.Context(), ask()); err != nil {
+		t.Fatal(err)
+	}
+	run(t, g)
+	passed.Store(int64(k.TTL * 2 / 3))
+	ctx, cancel := context.WithCancel(t.Context())
+	renewed, done := make(chan struct{}, 1), make(chan error, 1)
+	kp := &lease.Keeper{Session: s, Renewed: func(context.Context) { renewed <- struct{}{} }}
+	go func() { done <- kp.Keep(ctx) }()
+	select {
+	case <-renewed:
+	case err := <-done:
+		t.Fatalf("the keeper ended: %v", err)
+	case <-time.After(20 * time.Second):
+		t.Error("two thirds of the lease were over and it was not renewed")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // T5: a revocation ends the lease at the next renewal, an outage when its time is
 // over, and neither sooner.
 func TestKeepLosesLease(t *testing.T) {
