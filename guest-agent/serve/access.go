@@ -11,6 +11,7 @@ import (
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/prpc"
 )
 
 // ReasonSocketPolicy is of what the app's own policy does not give to a service.
@@ -97,8 +98,8 @@ func shown(s string) string {
 }
 
 // guard checks and counts each call of a method.
-func guard[Req, Resp any](c *caller, want func(Req) ask, fn func(context.Context, Req) (Resp, error)) method {
-	return unary(func(ctx context.Context, r Req) (resp Resp, err error) {
+func guard[Req, Resp any](c *caller, want func(Req) ask, fn func(context.Context, Req) (Resp, error)) prpc.Method {
+	return prpc.Unary(func(ctx context.Context, r Req) (resp Resp, err error) {
 		a := want(r)
 		rule, err := c.may(a)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/confidential-cloud/phala/attest/eventlog"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/prpc"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
@@ -54,8 +55,8 @@ func (c *caller) dstack() http.Handler {
 	mux.HandleFunc("GET "+guestapi.PathKeyRequests, rpc.Handle(func(*http.Request, struct{}) ([]guestapi.KeyRequests, error) {
 		return b.Requests(), nil
 	}))
-	mux.HandleFunc("/", prpc("/prpc", "DstackGuest.", map[string]method{
-		"Info": noArgs(b.Info), "Version": noArgs(b.version), "GpuInfo": noArgs(b.gpuInfo), "Verify": unary(b.verify),
+	mux.HandleFunc("/", service("DstackGuest.", map[string]prpc.Method{
+		"Info": prpc.NoArgs(b.Info), "Version": prpc.NoArgs(b.version), "GpuInfo": prpc.NoArgs(b.gpuInfo), "Verify": prpc.Unary(b.verify),
 		"GetTlsKey": guard(c, func(r guestapi.TLSKeyRequest) ask { return ask{method: "GetTlsKey", tls: true, quote: r.RATLS} }, b.getTLSKey),
 		"GetKey": guard(c, func(r guestapi.KeyRequest) ask {
 			return ask{method: "GetKey", key: true, path: r.Path, purpose: r.Purpose}

@@ -13,6 +13,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/compose"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/prpc"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/keys"
 )
@@ -36,8 +37,8 @@ func (b *Backend) External() http.Handler {
 			next(w, r)
 		}
 	}
-	worker := prpc("/prpc", "Worker.", map[string]method{
-		"Info": noArgs(b.PublicInfo), "Version": noArgs(b.version), "GetAttestationForAppKey": unary(b.appKeyQuote),
+	worker := service("Worker.", map[string]prpc.Method{
+		"Info": prpc.NoArgs(b.PublicInfo), "Version": prpc.NoArgs(b.version), "GetAttestationForAppKey": prpc.Unary(b.appKeyQuote),
 	})
 	mux := http.NewServeMux()
 	mux.HandleFunc("/prpc/", func(w http.ResponseWriter, r *http.Request) {
@@ -53,6 +54,11 @@ func (b *Backend) External() http.Handler {
 	mux.HandleFunc("GET /metrics", b.metrics)
 	mux.HandleFunc("GET /{$}", b.dashboard)
 	return mux
+}
+
+// service serves methods of the reference's wire below /prpc and at the root.
+func service(prefix string, methods map[string]prpc.Method) http.HandlerFunc {
+	return (&prpc.Service{Methods: methods}).Handler("/prpc", prefix)
 }
 
 // cors lets verifiers in browsers read evidence from any page; it carries nothing

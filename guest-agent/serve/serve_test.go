@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -117,20 +116,6 @@ func TestPRPC(t *testing.T) {
 	}
 }
 
-func TestASCII(t *testing.T) {
-	in := `{"a":"snow ☃ 😀 é"}`
-	out := ascii([]byte(in))
-	var a, b map[string]string
-	if json.Unmarshal([]byte(in), &a) != nil || json.Unmarshal(out, &b) != nil || a["a"] != b["a"] {
-		t.Errorf("%s", out)
-	}
-	for _, c := range out {
-		if c >= 0x80 {
-			t.Fatalf("%s", out)
-		}
-	}
-}
-
 func TestEvidenceRateLimit(t *testing.T) {
 	now := testClock()
 	h := (&Backend{Now: func() time.Time { return now }}).External()
@@ -151,34 +136,6 @@ func TestEvidenceRateLimit(t *testing.T) {
 	if code := ask(); code != http.StatusBadRequest {
 		t.Errorf("a second later: %d", code)
 	}
-}
-
-func FuzzQuery(f *testing.F) {
-	f.Add("path=a&alt_names[0]=x&alt_names[]=y&not_before=5&usage_ra_tls=true&report_data=0x00")
-	f.Fuzz(func(t *testing.T, s string) {
-		q, err := url.ParseQuery(s)
-		if err != nil {
-			return
-		}
-		var r guestapi.TLSKeyRequest
-		_ = decodeQuery(q, &r)
-		var k guestapi.QuoteRequest
-		_ = decodeQuery(q, &k)
-	})
-}
-
-func FuzzASCII(f *testing.F) {
-	f.Add("snow ☃")
-	f.Fuzz(func(t *testing.T, s string) {
-		in, err := json.Marshal(s)
-		if err != nil {
-			return
-		}
-		var a, b string
-		if json.Unmarshal(in, &a) != nil || json.Unmarshal(ascii(in), &b) != nil || a != b {
-			t.Errorf("%q became %q", a, b)
-		}
-	})
 }
 
 func testClock() time.Time { return time.Unix(1_700_000_000, 0) }

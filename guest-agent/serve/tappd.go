@@ -12,6 +12,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/prpc"
 	"github.com/confidential-cloud/phala/keys"
 )
 
@@ -23,7 +24,7 @@ func (b *Backend) Tappd() http.Handler { return b.anyone().tappd() }
 
 func (c *caller) tappd() http.Handler {
 	b := c.b
-	return prpc("/prpc", "Tappd.", map[string]method{
+	return service("Tappd.", map[string]prpc.Method{
 		// A key of a path is the path's, whatever certificate comes with it.
 		"DeriveKey": guard(c, func(r deriveRequest) ask {
 			return ask{method: "DeriveKey", key: !r.RandomSeed, path: r.Path, tls: true, quote: r.RATLS}
@@ -33,7 +34,7 @@ func (c *caller) tappd() http.Handler {
 		}, b.deriveK256),
 		"TdxQuote": guard(c, asks[tdxQuoteRequest](ask{method: "TdxQuote", quote: true}), b.tdxQuote),
 		"RawQuote": guard(c, asks[guestapi.QuoteRequest](ask{method: "RawQuote", quote: true}), b.rawQuote),
-		"Info":     noArgs(b.Info), "Version": noArgs(b.version),
+		"Info":     prpc.NoArgs(b.Info), "Version": prpc.NoArgs(b.version),
 	})
 }
 

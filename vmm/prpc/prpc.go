@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/prpc"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
@@ -80,24 +81,24 @@ type Config struct {
 // Service serves the routes that Owns names.
 type Service struct {
 	cfg   Config
-	vmm   map[string]method
-	guest map[string]method
+	vmm   map[string]prpc.Method
+	guest map[string]prpc.Method
 }
 
 // New makes the service. VMs, Details and Now are needed.
 func New(cfg Config) *Service {
 	s := &Service{cfg: cfg}
-	s.vmm = map[string]method{
-		"CreateVm": unary(s.createVM), "UpdateVm": unary(s.updateVM), "UpgradeApp": unary(s.updateVM), "ResizeVm": unary(s.resizeVM),
+	s.vmm = map[string]prpc.Method{
+		"CreateVm": prpc.Unary(s.createVM), "UpdateVm": prpc.Unary(s.updateVM), "UpgradeApp": prpc.Unary(s.updateVM), "ResizeVm": prpc.Unary(s.resizeVM),
 		"StartVm": s.order(Start), "StopVm": s.order(Stop), "ShutdownVm": s.order(Stop), "RemoveVm": s.order(Remove),
-		"GetComposeHash": unary(s.composeHash), "Status": unary(s.status), "GetInfo": unary(s.info),
-		"ListImages": noArgs(s.listImages), "ListRegistryImages": noArgs(s.listPulls), "PullRegistryImage": unary(s.pull), "DeleteImage": unary(s.deleteImage),
-		"GetAppEnvEncryptPubKey": unary(s.envKey), "ListGpus": noArgs(given(cfg.GPUs, "GPUs")), "GetMeta": noArgs(given(cfg.Meta, "its settings")),
-		"ReloadVms": noArgs(given(cfg.Reload, "reloading")), "Version": noArgs(func(context.Context) (Version, error) { return cfg.Version, nil }),
-		"SvList": noArgs(s.processes), "SvStop": s.order(Stop), "SvRemove": s.order(Forget),
+		"GetComposeHash": prpc.Unary(s.composeHash), "Status": prpc.Unary(s.status), "GetInfo": prpc.Unary(s.info),
+		"ListImages": prpc.NoArgs(s.listImages), "ListRegistryImages": prpc.NoArgs(s.listPulls), "PullRegistryImage": prpc.Unary(s.pull), "DeleteImage": prpc.Unary(s.deleteImage),
+		"GetAppEnvEncryptPubKey": prpc.Unary(s.envKey), "ListGpus": prpc.NoArgs(given(cfg.GPUs, "GPUs")), "GetMeta": prpc.NoArgs(given(cfg.Meta, "its settings")),
+		"ReloadVms": prpc.NoArgs(given(cfg.Reload, "reloading")), "Version": prpc.NoArgs(func(context.Context) (Version, error) { return cfg.Version, nil }),
+		"SvList": prpc.NoArgs(s.processes), "SvStop": s.order(Stop), "SvRemove": s.order(Forget),
 	}
-	s.guest = map[string]method{
-		"Info": unary(s.guestInfo), "SysInfo": s.proxy("/v1/sysinfo"), "NetworkInfo": s.proxy("/v1/network"),
+	s.guest = map[string]prpc.Method{
+		"Info": prpc.Unary(s.guestInfo), "SysInfo": s.proxy("/v1/sysinfo"), "NetworkInfo": s.proxy("/v1/network"),
 		"ListContainers": s.proxy("/v1/containers"), "Shutdown": s.order(Stop),
 	}
 	return s
@@ -120,17 +121,19 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == PathLogs:
 		s.logs(w, r)
 	case strings.HasPrefix(path, MountGuest):
-		name := trim(strings.TrimPrefix(path, MountGuest), guestPrefixes()...)
-		serve(w, r, name, ReadOnly(path), s.guest)
+		s.service(s.guest, path).Serve(w, r, prpc.Name(path, MountGuest, guestPrefixes()...))
 	default:
-		name := trim(strings.TrimPrefix(path, MountVmm), vmmPrefixes()...)
-		serve(w, r, name, ReadOnly(path), s.vmm)
+		s.service(s.vmm, path).Serve(w, r, prpc.Name(path, MountVmm, vmmPrefixes()...))
 	}
 }
 
+func (s *Service) service(methods map[string]prpc.Method, path string) *prpc.Service {
+	return &prpc.Service{Methods: methods, PostOnly: func(string) bool { return !ReadOnly(path) }, ErrorText: errorText}
+}
+
 // order makes a method that gives one order.
-func (s *Service) order(what string) method {
-	return unary(func(ctx context.Context, q ID) (empty, error) {
+func (s *Service) order(what string) prpc.Method {
+	return prpc.Unary(func(ctx context.Context, q ID) (empty, error) {
 		if err := wantID(q.ID); err != nil {
 			return empty{}, err
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/prpc"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
@@ -319,8 +320,8 @@ func (s *Service) askGuest(ctx context.Context, id, path string, out any) error 
 }
 
 // proxy passes the guest's answer on as it is.
-func (s *Service) proxy(path string) method {
-	return unary(func(ctx context.Context, q ID) (any, error) {
+func (s *Service) proxy(path string) prpc.Method {
+	return prpc.Unary(func(ctx context.Context, q ID) (any, error) {
 		var out any
 		err := s.askGuest(ctx, q.ID, path, &out)
 		return out, err
