@@ -263,6 +263,21 @@ func TestBuiltinVariables(t *testing.T) {
 	}
 }
 
+// An image that is a variable and nothing else must have a value.
+func TestImageVariable(t *testing.T) {
+	for image, want := range map[string]bool{"$I": true, "${I}": true, "${I:-x}": false, "x:${I}": false, "${I}:1": false, "${I:?}": true, "${J:-x}${I}": false} {
+		f, err := Parse([]byte("services:\n  a:\n    image: " + image + "\n    command: $I\n"))
+		if err != nil {
+			t.Errorf("%s: %v", image, err)
+			continue
+		}
+		got := slices.ContainsFunc(f.Envs(), func(e Env) bool { return e.Name == "I" && e.Required })
+		if got != want {
+			t.Errorf("%s: required %v", image, got)
+		}
+	}
+}
+
 func TestPortRange(t *testing.T) {
 	f, err := Parse([]byte("services:\n  a:\n    image: x\n    ports: [\"8000-8002:80-82\"]\n"))
 	if err != nil {

@@ -137,6 +137,13 @@ func variables(root *yaml.Node) []Env {
 	if services != nil && services.Kind == yaml.MappingNode {
 		for i := 1; i < len(services.Content); i += 2 {
 			passedThrough(services.Content[i], add)
+			// Without it there is no image, and Compose takes nothing of the file.
+			if _, image := child(services.Content[i], "image"); image != nil && reference.FindString(image.Value+"}") == strings.TrimSuffix(image.Value, "}") {
+				for _, e := range variablesOf(image.Value) {
+					e.Required, e.Line = !e.HasValue, image.Line
+					add(e)
+				}
+			}
 		}
 	}
 	out := make([]Env, 0, len(found))

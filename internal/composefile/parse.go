@@ -157,15 +157,11 @@ func refuse(root *yaml.Node, model map[string]any) *Position {
 	if len(services) == 0 {
 		return at("no services: there is nothing to run", "services")
 	}
+	if p := notServices(root, services); p != nil {
+		return p
+	}
 	for _, name := range sortedKeys(services) {
-		s, isMap := services[name].(map[string]any)
-		if !isMap {
-			text := fmt.Sprintf("services.%s is not a service", name)
-			if serviceKeys[name] {
-				text += ": the line with the service's name is missing above it"
-			}
-			return at(text, "services", name)
-		}
+		s, _ := services[name].(map[string]any)
 		if e, ok := s["extends"].(map[string]any); ok {
 			if _, ok := e["file"]; ok {
 				return at(fmt.Sprintf("service %q extends another file: a CVM receives one compose file and no others", name),
@@ -177,6 +173,25 @@ func refuse(root *yaml.Node, model map[string]any) *Position {
 		return &Position{Line: n.Line, Column: n.Column, Msg: n.Tag + " has a meaning only in a second compose file"}
 	}
 	return nil
+}
+
+// notServices finds the first entry that cannot be a service.
+func notServices(root *yaml.Node, services map[string]any) *Position {
+	var first *Position
+	for _, name := range sortedKeys(services) {
+		if _, isMap := services[name].(map[string]any); isMap {
+			continue
+		}
+		p := position(root, "services", name)
+		p.Msg = fmt.Sprintf("services.%s is not a service", name)
+		if serviceKeys[name] {
+			p.Msg += ": the line with the service's name is missing above it"
+		}
+		if first == nil || p.Line < first.Line {
+			first = p
+		}
+	}
+	return first
 }
 
 // serviceKeys are what people write directly below services when they forget the
