@@ -11,6 +11,7 @@ import (
 type hostileDriver struct {
 	machine.Driver
 	mu    sync.Mutex
+	on    string // the machine that it cheats
 	cheat func(*machine.Machine) error
 	after func(machine.Machine) error // what it does to a machine that was just started
 }
@@ -23,14 +24,21 @@ func hostile(d machine.Driver) machine.Driver {
 	return theHost
 }
 
-// cheats makes every launch go through edit; nil ends it.
+// against names the machine that is cheated; all others are run as they should be.
+func (h *hostileDriver) against(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.on, h.cheat, h.after = id, nil, nil
+}
+
+// cheats makes every launch of that machine go through edit; nil ends it.
 func (h *hostileDriver) cheats(edit func(*machine.Machine) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.cheat = edit
 }
 
-// cheatsAfter does something to every machine that was started; nil ends it.
+// cheatsAfter does something to that machine after each start; nil ends it.
 func (h *hostileDriver) cheatsAfter(do func(machine.Machine) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -40,6 +48,9 @@ func (h *hostileDriver) cheatsAfter(do func(machine.Machine) error) {
 func (h *hostileDriver) Launch(ctx context.Context, m machine.Machine) (machine.Instance, error) {
 	h.mu.Lock()
 	cheat, after := h.cheat, h.after
+	if m.ID != h.on {
+		cheat, after = nil, nil
+	}
 	h.mu.Unlock()
 	if cheat != nil {
 		if err := cheat(&m); err != nil {

@@ -55,7 +55,7 @@ func TestMachineHost(t *testing.T) {
 		}), kmsapi.ReasonEvidence, []string{"os_image_hash"}},
 		{"another TD's registers", otherTD, kmsapi.ReasonEvidence, []string{"MRTD"}},
 		{"another app-compose", inShared(hostshare.AppCompose, func() (string, string) {
-			return "hello from the default", "hello from the hostess"
+			return "phala-tests/kv:1", "phala-tests/kv:2"
 		}), kmsapi.ReasonEvidence, []string{"td.mrconfigid"}},
 		{"a disk with a null cipher", func(t *testing.T, id string) {
 			editLUKS(t, dataDisk(id), func(doc map[string]any) {
