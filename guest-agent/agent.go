@@ -152,7 +152,7 @@ func (a *Agent) watch(ctx context.Context) error {
 	case err := <-a.group.Failed():
 		end = err
 	case <-docker:
-		end = cvm.Errorf(cvm.Internal, "dockerd ended by itself").WithReason(compose.ReasonDaemon)
+		end = cvm.Errorf(cvm.Internal, "the container engine (dockerd or its containerd) ended by itself").WithReason(compose.ReasonDaemon)
 	}
 	if end != nil {
 		a.log.Error("the guest stops", "err", end, "reason", cvm.ReasonOf(end))

@@ -72,10 +72,12 @@ type Config struct {
 // DockerConfig says how containers are run.
 type DockerConfig struct {
 	// Daemon is the dockerd to start; "" uses an engine that runs already at Sock.
-	Daemon  string `toml:"daemon"`
-	CLI     string `toml:"cli"`  // docker, with the compose plugin
-	Sock    string `toml:"sock"` // unix socket of the engine
-	Project string `toml:"project"`
+	Daemon string `toml:"daemon"`
+	// Containerd is the containerd that Daemon uses.
+	Containerd string `toml:"containerd"`
+	CLI        string `toml:"cli"`  // docker, with the compose plugin
+	Sock       string `toml:"sock"` // unix socket of the engine
+	Project    string `toml:"project"`
 }
 
 // Default is the configuration of a guest image.
@@ -86,7 +88,7 @@ func Default() Config {
 		DstackSock: guestapi.DstackSock, TappdSock: guestapi.TappdSock,
 		GuestSock: guestapi.GuestSock, HostSock: guestapi.HostSock, TEESock: guestapi.TEESock,
 		ExternalAddr: ":8090", WireGuardListen: "0.0.0.0:9182", Init: true,
-		Docker:      DockerConfig{Daemon: "dockerd", CLI: "docker", Sock: "/var/run/docker.sock", Project: "dstack"},
+		Docker:      DockerConfig{Daemon: "dockerd", Containerd: "containerd", CLI: "docker", Sock: "/var/run/docker.sock", Project: "dstack"},
 		TimeServers: []string{"time.cloudflare.com", "nts.netnod.se", "ptbtime1.ptb.de"},
 		KeysTimeout: config.Duration(time.Minute), StopTimeout: config.Duration(20 * time.Second),
 	}
@@ -123,6 +125,9 @@ func (c *Config) Validate() error {
 	}
 	if err := vm.ValidServers(c.TimeServers); err != nil {
 		errs = append(errs, fmt.Errorf("time_servers: %w", err))
+	}
+	if c.Docker.Daemon != "" && c.Docker.Containerd == "" {
+		errs = append(errs, errors.New("docker.containerd: needed with docker.daemon"))
 	}
 	if c.KeysTimeout <= 0 {
 		errs = append(errs, errors.New("keys_timeout: want a positive duration"))

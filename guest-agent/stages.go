@@ -308,9 +308,12 @@ func (a *Agent) joinGateway(ctx context.Context, _ *boot.State) error {
 	return nil
 }
 
+// dockerExecDir is dockerd's exec-root, which is its default.
+const dockerExecDir = "/var/run/docker"
+
 func (a *Agent) newEngine(s *boot.State) (err error) {
 	a.engine, err = compose.New(compose.Config{
-		Log: a.log, Daemon: a.cfg.Docker.Daemon, CLI: a.cfg.Docker.CLI, Sock: a.cfg.Docker.Sock, Project: a.cfg.Docker.Project,
+		Log: a.log, Daemon: a.cfg.Docker.Daemon, Containerd: a.cfg.Docker.Containerd, ExecDir: dockerExecDir, CLI: a.cfg.Docker.CLI, Sock: a.cfg.Docker.Sock, Project: a.cfg.Docker.Project,
 		WorkDir: a.cfg.WorkDir, DataDir: a.cfg.DataDir, Mirror: s.Shared.Sys.DockerRegistry, Insecure: s.Shared.Sys.InsecureRegistries,
 		CgroupParent: a.cgroup, StopTimeout: time.Duration(a.cfg.StopTimeout), Taken: a.taken,
 	})
@@ -332,9 +335,6 @@ func (a *Agent) startContainers(ctx context.Context, s *boot.State) error {
 		}
 	}
 	if err := a.openVolumes(ctx, s); err != nil {
-		return err
-	}
-	if err := a.engine.StartDaemon(ctx); err != nil {
 		return err
 	}
 	err = a.engine.Up(ctx, compose.App{Compose: s.App.DockerComposeFile, PreLaunch: s.App.PreLaunchScript, Env: s.Env, Login: login,

@@ -25,6 +25,7 @@ import (
 
 	"github.com/docker/docker/api/types/registry"
 	"github.com/docker/docker/client"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
@@ -44,13 +45,16 @@ const (
 
 // Config of an engine.
 type Config struct {
-	Log     *slog.Logger
-	Daemon  string // dockerd to start; "" uses an engine that runs already
-	CLI     string // docker
-	Sock    string // the engine's unix socket
-	Project string // compose project
-	WorkDir string // tmpfs: compose file, credentials
-	DataDir string // the data volume: images, named volumes
+	Log    *slog.Logger
+	Daemon string // dockerd to start; "" uses an engine that runs already
+	// Containerd is dockerd's, started before it; ExecDir is where both keep what is
+	// gone with the machine.
+	Containerd, ExecDir string
+	CLI                 string // docker
+	Sock                string // the engine's unix socket
+	Project             string // compose project
+	WorkDir             string // tmpfs: compose file, credentials
+	DataDir             string // the data volume: images, named volumes
 	// Mirror of docker.io and registries to be spoken to without TLS, host-written.
 	// Only private IP literals count among the latter.
 	Mirror   string
@@ -64,10 +68,11 @@ type Config struct {
 
 // Engine is a docker engine with one compose project.
 type Engine struct {
-	cfg  Config
-	cli  *client.Client
-	proc *daemon
-	kept map[string]string // container id -> restart policy before this boot
+	cfg   Config
+	cli   *client.Client
+	procs []*daemon         // in the order of their start
+	ended <-chan struct{}   // closed when one of them has ended by itself
+	kept  map[string]string // container id -> restart policy before this boot
 
 	preparing sync.Mutex // one preparation at a time
 	mu        sync.Mutex
@@ -98,9 +103,20 @@ type App struct {
 	Uses func([]guestapi.ImageUse)
 }
 
-// Up starts the app, or leaves nothing of it running.
+// Up starts dockerd, then the app, or leaves nothing of the app running.
 func (e *Engine) Up(ctx context.Context, a App) error {
-	if err := e.up(ctx, a); err != nil {
+	if err := os.WriteFile(e.composeFile(), []byte(a.Compose), 0o600); err != nil {
+		return fmt.Errorf("writing the compose file: %w", err)
+	}
+	if err := os.MkdirAll(e.configDir(), 0o700); err != nil {
+		return err
+	}
+	defer os.RemoveAll(e.configDir())
+	m, err := e.begin(ctx, a)
+	if err != nil {
+		return err // no container can have started
+	}
+	if err := e.up(ctx, a, m); err != nil {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.StopTimeout+30*time.Second)
 		defer cancel()
 		if derr := e.compose(stop, a.Env, "down", "--remove-orphans", "--timeout", e.seconds()); derr != nil {
@@ -111,32 +127,43 @@ func (e *Engine) Up(ctx context.Context, a App) error {
 	return e.restorePolicies(ctx)
 }
 
-func (e *Engine) up(ctx context.Context, a App) error {
-	if err := os.WriteFile(e.composeFile(), []byte(a.Compose), 0o600); err != nil {
-		return fmt.Errorf("writing the compose file: %w", err)
+// begin starts dockerd and meanwhile has Compose read the file, which takes it as
+// long. A script that runs before may change what Compose reads: nil then.
+func (e *Engine) begin(ctx context.Context, a App) (m *model, err error) {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return e.startDaemon(gctx) })
+	if a.PreLaunch == "" {
+		g.Go(func() (err error) {
+			m, err = e.resolve(gctx, a.Env, e.cfg.WorkDir, e.composeFile())
+			return err
+		})
 	}
+	return m, g.Wait()
+}
+
+func (e *Engine) up(ctx context.Context, a App, m *model) (err error) {
 	if err := e.login(ctx, a.Login); err != nil {
 		return err
 	}
-	defer os.RemoveAll(e.configDir())
 	if a.PreLaunch != "" {
 		if err := e.Script(ctx, "pre_launch_script", a.PreLaunch, a.Env); err != nil {
 			return err
 		}
 	}
-	if err := e.fetch(ctx, a); err != nil {
+	if m == nil {
+		if m, err = e.resolve(ctx, a.Env, e.cfg.WorkDir, e.composeFile()); err != nil {
+			return err
+		}
+	}
+	if err := e.fetch(ctx, a, m); err != nil {
 		return err
 	}
 	return e.compose(ctx, a.Env, "up", "-d", "--remove-orphans", "--quiet-pull")
 }
 
-// fetch reads the file as Compose does, gives limited services their own sockets and
-// pulls what is missing.
-func (e *Engine) fetch(ctx context.Context, a App) error {
-	m, err := e.resolve(ctx, a.Env, e.cfg.WorkDir, e.composeFile())
-	if err != nil {
-		return err
-	}
+// fetch takes the file as Compose read it, gives limited services their own sockets
+// and pulls what is missing.
+func (e *Engine) fetch(ctx context.Context, a App, m *model) error {
 	if err := e.ownNetworks(m); err != nil {
 		return err
 	}
@@ -196,9 +223,6 @@ func (e *Engine) seconds() string      { return fmt.Sprint(int(e.cfg.StopTimeout
 // login checks the credentials with the registry first: a pull that fails for want
 // of them says so badly. Then it hands them to Compose.
 func (e *Engine) login(ctx context.Context, l *secrets.Login) error {
-	if err := os.MkdirAll(e.configDir(), 0o700); err != nil {
-		return err
-	}
 	doc := []byte("{}")
 	if l != nil {
 		_, err := e.cli.RegistryLogin(ctx, registry.AuthConfig{Username: l.Username, Password: l.Password(), ServerAddress: l.Registry})

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,7 +25,9 @@ import (
 // busy host more than a minute. One that cannot start ends by itself and says why.
 const daemonStart = 5 * time.Minute
 
+// daemon is a process that runs until we stop it.
 type daemon struct {
+	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended; err is set before
 	err  error
@@ -34,6 +37,7 @@ type daemon struct {
 // daemonConfig is the part of daemon.json that we set.
 type daemonConfig struct {
 	DataRoot   string            `json:"data-root"`
+	Containerd string            `json:"containerd"`
 	Hosts      []string          `json:"hosts"`
 	Mirrors    []string          `json:"registry-mirrors,omitempty"`
 	Insecure   []string          `json:"insecure-registries,omitempty"`
@@ -43,10 +47,10 @@ type daemonConfig struct {
 	CgroupRoot string            `json:"cgroup-parent,omitempty"`
 }
 
-// StartDaemon starts dockerd and waits until it answers. Containers of an earlier
+// startDaemon starts dockerd and waits until it answers. Containers of an earlier
 // boot do not start with it: the app-compose that was measured now decides what
 // runs, not what lies on the disk.
-func (e *Engine) StartDaemon(ctx context.Context) error {
+func (e *Engine) startDaemon(ctx context.Context) error {
 	if e.cfg.Daemon == "" {
 		return e.ping(ctx)
 	}
@@ -63,33 +67,39 @@ func (e *Engine) StartDaemon(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, daemonStart)
 	defer cancel()
-	for {
-		d, err := e.spawnDaemon(path)
-		if err != nil {
-			return err
-		}
-		err = e.awaitDaemon(ctx, d)
-		// dockerd gives its containerd 15 s, which a busy emulated machine exceeds when it
-		// reads both for the first time. The next attempt finds them in memory.
-		if err == nil || ctx.Err() != nil || !strings.Contains(d.out.String(), "timeout waiting for containerd to start") {
-			return err
-		}
+	c, err := e.startContainerd(ctx, root)
+	if err != nil {
+		return err
 	}
-}
-
-// spawnDaemon starts the process.
-func (e *Engine) spawnDaemon(config string) (*daemon, error) {
 	// A pid file that outlived its process (a killed guest) would stop dockerd.
 	_ = os.Remove("/var/run/docker.pid")
-	d := &daemon{cmd: exec.Command(e.cfg.Daemon, "--config-file", config), //nolint:noctx // stop ends it, after the containers
+	d, err := spawn("dockerd", e.cfg.Daemon, "--config-file", path)
+	if err != nil {
+		return err
+	}
+	e.procs = append(e.procs, d)
+	ended := make(chan struct{})
+	e.ended = ended
+	go func() { // neither is of use without the other
+		select {
+		case <-c.done:
+		case <-d.done:
+		}
+		close(ended)
+	}()
+	return d.await(ctx, func() error { return e.ping(ctx) })
+}
+
+// spawn starts the process.
+func spawn(name, program string, args ...string) (*daemon, error) {
+	d := &daemon{name: name, cmd: exec.Command(program, args...), //nolint:noctx // StopDaemon ends it, after the containers
 		done: make(chan struct{}), out: &run.Tail{Max: 8 << 10}}
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
 	// Its own process group: a Ctrl-C at a terminal must not end it before the containers.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := d.cmd.Start(); err != nil {
-		return nil, cvm.Errorf(cvm.Internal, "starting dockerd: %w", err).WithReason(ReasonDaemon)
+		return nil, cvm.Errorf(cvm.Internal, "starting %s: %w", name, err).WithReason(ReasonDaemon)
 	}
-	e.proc = d
 	go func() {
 		d.err = d.cmd.Wait()
 		close(d.done)
@@ -97,20 +107,38 @@ func (e *Engine) spawnDaemon(config string) (*daemon, error) {
 	return d, nil
 }
 
-func (e *Engine) awaitDaemon(ctx context.Context, d *daemon) error {
-	tick := time.NewTicker(100 * time.Millisecond)
+// daemonLook is how often a process that starts is asked whether it answers.
+const daemonLook = 10 * time.Millisecond
+
+func (d *daemon) await(ctx context.Context, answers func() error) error {
+	tick := time.NewTicker(daemonLook)
 	defer tick.Stop()
 	for {
-		if e.ping(ctx) == nil {
+		if answers() == nil {
 			return nil
 		}
 		select {
 		case <-d.done:
-			return cvm.Errorf(cvm.Internal, "dockerd ended: %v: %s", d.err, d.out).WithReason(ReasonDaemon)
+			return cvm.Errorf(cvm.Internal, "%s ended: %v: %s", d.name, d.err, d.out).WithReason(ReasonDaemon)
 		case <-ctx.Done():
-			return cvm.Errorf(cvm.Internal, "dockerd did not answer in %s: %s", daemonStart, d.out).WithReason(ReasonDaemon)
+			return cvm.Errorf(cvm.Internal, "%s did not answer in %s: %s", d.name, daemonStart, d.out).WithReason(ReasonDaemon)
 		case <-tick.C:
 		}
+	}
+}
+
+// stop ends the process; SIGKILL after the timeout.
+func (d *daemon) stop(timeout time.Duration) error {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case <-d.done:
+		return nil
+	case <-t.C:
+		_ = d.cmd.Process.Kill()
+		<-d.done
+		return fmt.Errorf("%s did not stop within %s and was killed", d.name, timeout)
 	}
 }
 
@@ -123,35 +151,21 @@ func (e *Engine) ping(ctx context.Context) error {
 	return nil
 }
 
-// DaemonDone is closed when the dockerd that we started has ended; nil without one.
-func (e *Engine) DaemonDone() <-chan struct{} {
-	if e.proc == nil {
-		return nil
-	}
-	return e.proc.done
-}
+// DaemonDone is closed when a daemon that we started has ended; nil without one.
+func (e *Engine) DaemonDone() <-chan struct{} { return e.ended }
 
-// StopDaemon ends dockerd; SIGKILL after the stop timeout.
+// StopDaemon ends dockerd, then its containerd; SIGKILL after the stop timeout.
 func (e *Engine) StopDaemon() error {
-	if e.proc == nil {
-		return nil
+	var errs []error
+	for _, d := range slices.Backward(e.procs) {
+		errs = append(errs, d.stop(e.cfg.StopTimeout))
 	}
-	_ = e.proc.cmd.Process.Signal(syscall.SIGTERM)
-	t := time.NewTimer(e.cfg.StopTimeout)
-	defer t.Stop()
-	select {
-	case <-e.proc.done:
-		return nil
-	case <-t.C:
-		_ = e.proc.cmd.Process.Kill()
-		<-e.proc.done
-		return fmt.Errorf("dockerd did not stop within %s and was killed", e.cfg.StopTimeout)
-	}
+	return errors.Join(errs...)
 }
 
 func (e *Engine) writeDaemonConfig(root string) (string, error) {
 	c := daemonConfig{
-		DataRoot: root, Hosts: []string{"unix://" + e.cfg.Sock},
+		DataRoot: root, Containerd: e.containerdSock(), Hosts: []string{"unix://" + e.cfg.Sock},
 		LogDriver: "json-file", LogOpts: map[string]string{"max-size": "10m", "max-file": "3"},
 		ExecOpts: []string{"native.cgroupdriver=cgroupfs"}, CgroupRoot: e.cfg.CgroupParent,
 	}
