@@ -111,6 +111,9 @@ func Prepare(ctx context.Context, log *slog.Logger) error {
 			log.Debug("sysctl", "name", s[0], "err", err)
 		}
 	}
+	if err := smallReserve("/"); err != nil {
+		log.Debug("the kernel's reserve of memory", "err", err)
+	}
 	if err := steadyClock("/", log); err != nil {
 		log.Warn("time of an emulated processor", "err", err)
 	}
