@@ -76,6 +76,10 @@ bench: ## measure the verifier beside its peers: writes docs/performance.md (wan
 bench-vm: ## a thousand VMs on a node, the API with many nodes: writes docs/performance.md (wants a quiet machine)
 	@PHALA_LONG=1 $(GO) test ./test/bench/vm -v -timeout 120m -args -vms 1000 -nodes 1000 -cvms 10000 -deploys 100 -reads 50 -write ../../../docs/performance.md
 
+.PHONY: bench-deploy
+bench-deploy: ## from `phala deploy` to the first verified answer, by stage, beside compose up and a bare kernel: writes docs/performance.md
+	@$(GO) test ./test/bench/deploy -count=1 -v -timeout 20m -args -rounds 7 -machines 2 -write ../../../docs/performance.md
+
 .PHONY: mutate-attest
 mutate-attest: ## switch each check of the verifier off in turn: its tests must fail
 	@$(GO) run ./test/mutate
