@@ -54,11 +54,11 @@ func (b *builder) opt(option, word string, kv ...string) {
 	b.add(option, s.String())
 }
 
-// tcgCPU is everything that TCG emulates but what makes a guest's kernel slow there: copies
+// TCGCPU is everything that TCG emulates but what makes a guest's kernel slow there: copies
 // by rep movsb (erms, fsrm) go byte by byte, each stac and clac (smap) ends a block of
 // translated code, and five levels of page tables (la57) are walked by software. A boot
 // takes a fifth less. An emulated machine protects nobody's secrets.
-const tcgCPU = "max,-erms,-fsrm,-smap,-la57"
+const TCGCPU = "max,-erms,-fsrm,-smap,-la57"
 
 // process is what has nothing to do with the guest's view.
 func (b *builder) process() {
@@ -66,7 +66,7 @@ func (b *builder) process() {
 	switch l.Accel {
 	case TCG:
 		b.opt("-accel", "tcg", "thread", "multi", "tb-size", strconv.Itoa(l.TBSizeMiB))
-		b.add("-cpu", tcgCPU)
+		b.add("-cpu", TCGCPU)
 	case SNP:
 		b.add("-accel", "kvm")
 		b.add("-cpu", SNPCPU)
