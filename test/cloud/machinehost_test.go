@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/guest-agent/disk"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
@@ -79,20 +80,26 @@ func TestMachineHost(t *testing.T) {
 	hasValue(t, url, "after the attacks")
 }
 
-// TestMachineSwappedDisk: the disk of another machine, of another app.
+// TestMachineSwappedDisk: the disk of another machine, of another app. Neither runs
+// containers: the disk is opened before any would start.
 func TestMachineSwappedDisk(t *testing.T) {
 	virtual(t)
-	vm, _ := machineApp(t)
-	other := helloApp(t).Spec.ID
-	halt(t, other)
-	halt(t, vm.Spec.ID)
+	first := func(name string) string {
+		id := define(t, name, "", func(d *appcompose.Document) { d.Runner, d.GatewayEnabled = appcompose.RunnerNone, false }).Spec.ID
+		if b := boots(t, id); b.Error != nil {
+			t.Fatalf("%s: %+v", name, b.Error)
+		}
+		halt(t, id)
+		return id
+	}
+	victim, other := first("disk-victim"), first("disk-other")
 	attack{"the disk of another app", func(t *testing.T, id string) {
 		mine, theirs := dataDisk(id), dataDisk(other)
 		mustRun(t, "mv", mine, mine+".kept")
 		t.Cleanup(func() { mustRun(t, "mv", mine+".kept", mine) })
 		mustRun(t, "cp", "--sparse=always", theirs, mine)
-	}, disk.ReasonKey, nil}.run(t, vm.Spec.ID)
-	if b := boots(t, vm.Spec.ID); b.Error != nil {
+	}, disk.ReasonKey, nil}.run(t, victim)
+	if b := boots(t, victim); b.Error != nil {
 		t.Fatalf("with an honest host: %+v", b.Error)
 	}
 }

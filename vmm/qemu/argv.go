@@ -54,11 +54,14 @@ func (b *builder) opt(option, word string, kv ...string) {
 	b.add(option, s.String())
 }
 
-// TCGCPU is everything that TCG emulates but what makes a guest's kernel slow there: copies
-// by rep movsb (erms, fsrm) go byte by byte, each stac and clac (smap) ends a block of
-// translated code, and five levels of page tables (la57) are walked by software. A boot
-// takes a fifth less. An emulated machine protects nobody's secrets.
-const TCGCPU = "max,-erms,-fsrm,-smap,-la57"
+// TCGCPU is the processor of emulated machines: everything that TCG emulates but what
+// makes a guest's kernel slow there. Copies by rep movsb (erms, fsrm) go byte by byte, each
+// stac and clac (smap) ends a block of translated code, and five levels of page tables
+// (la57) are walked by software; a boot takes a fifth less without. Without tsc the kernel
+// keeps time by the ACPI timer from the start: on a busy host it measures the TSC's
+// frequency many times too low, and its clocks run away. An emulated machine protects
+// nobody's secrets.
+const TCGCPU = "max,-erms,-fsrm,-smap,-la57,-tsc"
 
 // process is what has nothing to do with the guest's view.
 func (b *builder) process() {
