@@ -136,7 +136,7 @@ func (n *node) referenceGuest(id string) {
 	for path, want := range map[string]string{
 		"/guest/ListContainers":          `{"containers":[]}`,
 		"/guest/ProxiedGuestApi.SysInfo": `"os_name":"dry"`,
-		"/guest/GuestApi.NetworkInfo":    `{"error":"the guest agent of VM ` + id + ` does not offer /v1/network"}`,
+		"/guest/GuestApi.NetworkInfo":    "{\n  \"error\": \"the guest agent of VM " + id + " does not offer /v1/network\"\n}",
 	} {
 		if _, got := n.call("POST", path, body); !strings.Contains(got, want) {
 			n.t.Errorf("%s: %s", path, got)

@@ -69,6 +69,9 @@ type AppInfo struct {
 	VMConfig        string `json:"vm_config"`
 	CloudVendor     string `json:"cloud_vendor"`
 	CloudProduct    string `json:"cloud_product"`
+	// IgnoredKeys are top-level keys of the app-compose (manifest 1-2) that this guest
+	// does not know and ignores. Ours; not there when there are none.
+	IgnoredKeys []string `json:"ignored_keys,omitempty"`
 }
 
 // TLSKeyRequest asks for a fresh key and its certificate (GetTlsKey).

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,6 +72,42 @@ func TestDashboard(t *testing.T) {
 	b = pageBackend(t, `,"public_tcbinfo":false`)
 	if _, text, _ := get(b.External(), "/"); strings.Contains(text, "script") || strings.Contains(text, "Images") {
 		t.Errorf("a private app shows its containers: %s", text)
+	}
+}
+
+// TestTheOwnerSeesWhatIsReported: ignored keys, images that a registry may exchange,
+// and every request for a key.
+func TestTheOwnerSeesWhatIsReported(t *testing.T) {
+	b := pageBackend(t, `,"x_note":1,"public_sysinfo":true`)
+	c := b.anyone()
+	for range 3 {
+		b.count(c, ask{method: "GetKey", key: true, path: "db"}, "db", outcomeOK)
+	}
+	b.count(&caller{b: b, service: "<b>web", limited: true}, ask{method: "GetQuote", quote: true}, "", outcomeRefused)
+	_, page, _ := get(b.External(), "/")
+	for _, want := range []string{"<code>x_note</code>", "<td>GetKey</td><td>db</td>", "<td>ok</td><td>3</td>", "<td>&lt;b&gt;web</td><td>GetQuote</td>", "<td>refused</td><td>1</td>", "a tag, which"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %s:\n%s", want, page)
+		}
+	}
+	_, metrics, _ := get(b.External(), "/metrics")
+	for _, want := range []string{"phala_guest_ignored_keys 1\n", `phala_guest_images{named_by="tag"} 1`, `phala_guest_images{named_by="digest"} 1`, `phala_guest_images{named_by="build"} 1`, `method="GetKey",path="db"`, `outcome="refused"} 1`} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("the metrics lack %s:\n%s", want, metrics)
+		}
+	}
+	b.regs, b.cert = &registers{}, "a certificate"
+	if i, err := b.PublicInfo(t.Context()); err != nil || !slices.Equal(i.IgnoredKeys, []string{"x_note"}) {
+		t.Errorf("Info: %+v %v", i.IgnoredKeys, err)
+	}
+	b = pageBackend(t, `,"x_note":1,"public_tcbinfo":false`)
+	b.regs, b.cert = &registers{}, "a certificate"
+	if i, err := b.PublicInfo(t.Context()); err != nil || i.IgnoredKeys != nil {
+		t.Errorf("Info of a private app: %+v %v", i.IgnoredKeys, err)
+	}
+	b.count(b.anyone(), ask{method: "GetKey", key: true, path: "db"}, "db", outcomeOK)
+	if _, page, _ := get(b.External(), "/"); strings.Contains(page, "x_note") || strings.Contains(page, "GetKey") {
+		t.Errorf("a private app shows them to everyone: %s", page)
 	}
 }
 

@@ -185,7 +185,7 @@ func (b *Backend) Info(ctx context.Context) (guestapi.AppInfo, error) {
 	info := guestapi.AppInfo{
 		AppID: b.AppID[:], AppCert: b.appCert(ctx), TCBInfo: tcb, AppName: b.App.Name, DeviceID: device[:],
 		MRAggregated: r.aggregated[:], OSImageHash: b.osImageHash(), KeyProviderInfo: string(b.KeyProvider),
-		ComposeHash: b.ComposeHash[:], VMConfig: b.VMConfig, CloudVendor: vendor, CloudProduct: product,
+		ComposeHash: b.ComposeHash[:], VMConfig: b.VMConfig, CloudVendor: vendor, CloudProduct: product, IgnoredKeys: b.App.Unknown,
 	}
 	if !b.InstanceID.IsZero() {
 		info.InstanceID = b.InstanceID[:]
@@ -209,7 +209,7 @@ func indented(v any) (string, error) {
 func (b *Backend) PublicInfo(ctx context.Context) (guestapi.AppInfo, error) {
 	i, err := b.Info(ctx)
 	if err == nil && !b.App.TCBInfoPublic() {
-		i.TCBInfo, i.VMConfig = "", ""
+		i.TCBInfo, i.VMConfig, i.IgnoredKeys = "", "", nil // names are part of the document
 	}
 	return i, err
 }

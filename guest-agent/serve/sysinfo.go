@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -121,7 +122,32 @@ func (b *Backend) metrics(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-	_, _ = w.Write(append(metricsText(SysInfo(b.DataDir)), requestMetrics(b.Requests())...))
+	_, _ = w.Write(slices.Concat(metricsText(SysInfo(b.DataDir)), b.appMetrics(), requestMetrics(b.Requests())))
+}
+
+// appMetrics says what of the app its measurement does not cover.
+func (b *Backend) appMetrics() []byte {
+	var out bytes.Buffer
+	if b.Containers != nil {
+		named := map[string]int{"digest": 0, "tag": 0, "build": 0}
+		for _, u := range b.Containers.Images() {
+			switch {
+			case u.Pinned:
+				named["digest"]++
+			case u.Built:
+				named["build"]++
+			default:
+				named["tag"]++
+			}
+		}
+		out.WriteString("# HELP phala_guest_images Services by what names their image: only a digest is measured.\n# TYPE phala_guest_images gauge\n")
+		for _, by := range []string{"digest", "tag", "build"} {
+			fmt.Fprintf(&out, "phala_guest_images{named_by=%q} %d\n", by, named[by])
+		}
+	}
+	out.WriteString("# HELP phala_guest_ignored_keys Top-level keys of the app-compose that this guest ignores.\n# TYPE phala_guest_ignored_keys gauge\n")
+	fmt.Fprintf(&out, "phala_guest_ignored_keys %d\n", len(b.App.Unknown))
+	return out.Bytes()
 }
 
 func metricsText(s guestapi.SysInfo) []byte {

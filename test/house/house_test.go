@@ -131,6 +131,9 @@ var homes = map[string][]string{
 	"golang.zx2c4.com/wireguard":             {"internal/wgnet"},
 	"gvisor.dev/gvisor":                      {"internal/wgnet"},
 	"github.com/letsencrypt/pebble":          {},
+	"github.com/vishvananda/netlink":         {"guest-agent/vm", "vmm/netplane"}, // both ends of a card: one home in each service
+	"github.com/insomniacslk/dhcp":           {"guest-agent/vm", "vmm/netplane"}, // its client, its server
+	"github.com/hashicorp/yamux":             {"internal/hostlink"},
 	"github.com/spf13/cobra":                 {"cli", "cmd", "devcloud"},
 	"github.com/google/go-containerregistry": {"internal/registry", "templates", "vmm/image"},
 }
