@@ -20,7 +20,7 @@ import (
 func (a *app) nodeCmd() *cobra.Command {
 	list := a.nodeListing("list")
 	list.Aliases = []string{"ls"}
-	return a.group("node", "Run the hosts of a cloud (for operators)", list, a.nodeDrainCmd(), a.nodeUndrainCmd(), a.nodeDoctorCmd(), a.nodeJoinCmd())
+	return a.group("node", "Run the hosts of a cloud (for operators)", list, a.nodeDrainCmd(), a.nodeUndrainCmd(), a.nodeDoctorCmd(), a.nodeJoinCmd(), a.nodeLeaveCmd(), a.nodeCheckCmd(), a.nodeShowCmd())
 }
 
 // vmmFlags say which VMM is meant: these commands speak to a host, not to the cloud.
@@ -72,12 +72,16 @@ func (a *app) nodeDrainCmd() *cobra.Command {
 	var reason string
 	var stopAfter time.Duration
 	var status bool
+	var on cloudNodeFlag
 	c := &cobra.Command{Use: "drain", Short: "Take a node out of service", Args: args(cobra.NoArgs),
 		Long: `Take a node out of service: it refuses new VMs, also after a restart of its VMM. What runs
 on it is listed and runs on; with --stop-after, it is stopped when that time is over and
-does not start again before phala node undrain. Nothing is deleted and nothing is moved.`,
+does not start again before phala node undrain. Nothing is deleted and nothing is moved.
+
+With --node the cloud does it (for who operates it), which records who did; else the VMM
+itself, which --vmm names.`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			v, err := a.vmm(f)
+			v, err := a.drainer(c, on, f)
 			if err != nil {
 				return err
 			}
@@ -97,6 +101,7 @@ does not start again before phala node undrain. Nothing is deleted and nothing i
 			return a.showDrain(s, err)
 		}}
 	f.add(c.Flags())
+	on.add(c.Flags())
 	c.Flags().StringVar(&reason, "reason", "", "what for; those who are refused read it")
 	c.Flags().DurationVar(&stopAfter, "stop-after", 0, "stop what still runs after this time, for example 30m (0s: now)")
 	c.Flags().BoolVar(&status, "status", false, "only tell how far it is")
@@ -106,9 +111,10 @@ does not start again before phala node undrain. Nothing is deleted and nothing i
 func (a *app) nodeUndrainCmd() *cobra.Command {
 	var f vmmFlags
 	var start bool
+	var on cloudNodeFlag
 	c := &cobra.Command{Use: "undrain", Short: "Put a node back into service", Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			v, err := a.vmm(f)
+			v, err := a.drainer(c, on, f)
 			if err != nil {
 				return err
 			}
@@ -116,6 +122,7 @@ func (a *app) nodeUndrainCmd() *cobra.Command {
 			return a.showDrain(s, err)
 		}}
 	f.add(c.Flags())
+	on.add(c.Flags())
 	c.Flags().BoolVar(&start, "start", false, "start the VMs that the drain stopped")
 	return c
 }

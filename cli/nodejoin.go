@@ -3,16 +3,16 @@ package cli
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
@@ -26,12 +26,20 @@ answers a fresh nonce with a quote, and the quote is verified here under your tr
 The VM is deleted again. What is proved is that whoever holds the VMM's TLS key can start
 confidential VMs on the device with this id; apps never rest on it, since every VM proves
 its own device to the KMS. Without an error the platform is proved; on a host without a TEE
-the simulated one answers, and the answer says SIMULATED.`
+the simulated one answers, and the answer says SIMULATED.
+
+Who operates the cloud also gives it the proof (--node, or, when logged in, the node of the
+same name): the cloud chose the nonce, verifies the evidence itself under its own trust
+profile, keeps it for everybody to check (phala node check), counts the node as what it
+proved until the proof's end, and from then on speaks to no other TLS key.`
 
 type joinFlags struct {
 	vmmFlags
 	trust, image, bundle, out string
 	timeout                   time.Duration
+
+	node         string // of the cloud
+	cloud, asked bool   // asked: the flag was given
 }
 
 // joined is what is known of a node that has proved its platform.
@@ -53,17 +61,24 @@ type joined struct {
 	Fresh       string        `json:"fresh"` // hex; the nonce is vmmapi.JoinNonce of it and the TLS key
 	Attestation []byte        `json:"attestation"`
 	Checks      []claim.Check `json:"checks"`
+
+	Cloud *cloudapi.NodeProof `json:"cloud,omitempty"` // as the cloud keeps it
 }
 
 func (a *app) nodeJoinCmd() *cobra.Command {
 	var f joinFlags
 	c := &cobra.Command{Use: "join", Short: "Prove a host's platform: genuine, on which device, with which TCB", Long: nodeJoinLong, Args: args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error { return a.nodeJoin(c.Context(), f) }}
+		RunE: func(c *cobra.Command, _ []string) error {
+			f.asked = c.Flags().Changed("cloud")
+			return a.nodeJoin(c.Context(), f)
+		}}
 	f.add(c.Flags())
 	c.Flags().StringVar(&f.trust, "trust", "", "trust profile: which roots and TCB states you admit (default: the login's)")
 	c.Flags().StringVar(&f.image, "image", "", "guest image of the node that the VM boots (default: the node's)")
 	c.Flags().StringVar(&f.bundle, "collateral", "", "file of the vendors' statements (phala collateral export) to rest on, instead of asking their services")
 	c.Flags().StringVar(&f.out, "out", "", "also write the proof to a file (JSON), with the evidence")
+	c.Flags().StringVar(&f.node, "node", "", "node of the cloud that the VMM is, by id or name (default: the one with the VMM's name)")
+	c.Flags().BoolVar(&f.cloud, "cloud", true, "give the cloud the proof; without the flag, as far as the login may")
 	c.Flags().DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long the VM may take to boot")
 	return c
 }
@@ -107,15 +122,16 @@ func (a *app) nodeJoin(ctx context.Context, f joinFlags) error {
 		return err
 	}
 	defer closeAll()
-	j, err := a.prove(ctx, f, *t, src)
-	if err != nil {
+	j, err := a.prove(ctx, s, f, *t, src)
+	if err != nil && j.Fresh == "" {
 		return err
 	}
-	return a.showJoined(j, f.out)
+	return errors.Join(a.showJoined(j, f.out, err == nil), err)
 }
 
-// prove runs the prover on the node and verifies what it says.
-func (a *app) prove(ctx context.Context, f joinFlags, t verify.Profile, src verify.Sources) (j joined, err error) {
+// prove runs the prover on the node, verifies what it says and gives it to the cloud.
+// An error with a joined node is the cloud's.
+func (a *app) prove(ctx context.Context, s *session, f joinFlags, t verify.Profile, src verify.Sources) (j joined, err error) {
 	peer := &tlsPeer{}
 	f.seen = peer.see
 	v, err := a.vmm(f.vmmFlags)
@@ -126,8 +142,10 @@ func (a *app) prove(ctx context.Context, f joinFlags, t verify.Profile, src veri
 	if err != nil {
 		return j, err
 	}
-	var fresh [32]byte
-	_, _ = rand.Read(fresh[:]) // crypto/rand does not fail
+	to, fresh, err := a.challenge(ctx, s, f, node.Name)
+	if err != nil {
+		return j, err
+	}
 	st := a.steps()
 	defer st.drop()
 	st.start("starting the prover on %s", node.Name)
@@ -139,7 +157,16 @@ func (a *app) prove(ctx context.Context, f joinFlags, t verify.Profile, src veri
 		return j, err
 	}
 	st.start("verifying its evidence")
-	return judge(ctx, t, src, node, ev, fresh, peer.spki, f.url)
+	if j, err = judge(ctx, t, src, node, ev, fresh, peer.spki, f.url); err != nil || to == nil {
+		return j, err
+	}
+	st.start("giving the proof to the cloud")
+	p, err := s.api.JoinNode(ctx, to.node.TeepodID, cloudapi.NodeJoin{Challenge: to.challenge, Attestation: ev.Attestation, TLSKey: j.TLSKey})
+	if err != nil {
+		return j, a.explain(s, err)
+	}
+	j.Cloud = &p
+	return j, nil
 }
 
 func judge(ctx context.Context, t verify.Profile, src verify.Sources, node vmmapi.Node, ev guestapi.Evidence, fresh [32]byte, spki []byte, url string) (j joined, err error) {
@@ -164,7 +191,8 @@ func judge(ctx context.Context, t verify.Profile, src verify.Sources, node vmmap
 	return j, nil
 }
 
-func (a *app) showJoined(j joined, out string) error {
+// showJoined writes the proof, and shows it unless the cloud refused it.
+func (a *app) showJoined(j joined, out string, taken bool) error {
 	if out != "" {
 		var b bytes.Buffer
 		if err := writeJSON(&b, j); err != nil {
@@ -174,18 +202,20 @@ func (a *app) showJoined(j joined, out string) error {
 			return cvm.Errorf(cvm.Invalid, "--out: %w", err)
 		}
 	}
+	if !taken {
+		return nil
+	}
 	if a.json {
 		return a.printJSON(j)
 	}
 	if j.Simulated {
 		a.say("%s", a.warn(verify.BannerSimulated))
 	}
-	status := j.TCB.Status
-	if len(j.TCB.Advisories) > 0 {
-		status += " (" + strings.Join(j.TCB.Advisories, ", ") + ")"
-	}
-	a.printFields([]field{{"node", j.Node}, {"device id", j.DeviceID.String()}, {"platform", j.Platform.String()}, {"TCB", status}, {"guest image", j.Image},
+	a.printFields([]field{{"node", j.Node}, {"device id", j.DeviceID.String()}, {"platform", j.Platform.String()}, {"TCB", tcbText(j.TCB)}, {"guest image", j.Image},
 		{"VMM's TLS key", first(j.TLSKey, "none: it speaks http")}, {"trust profile", j.Profile}, {"join again before", j.Expires.Format(time.RFC3339)}})
 	a.say("%s", a.good("the node has proved its platform"))
+	if j.Cloud != nil {
+		a.say("%s", a.good("the cloud has verified the proof under its profile "+j.Cloud.Profile+" and keeps it until "+j.Cloud.ExpiresAt.Format(time.RFC3339)))
+	}
 	return nil
 }

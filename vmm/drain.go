@@ -179,6 +179,15 @@ func (m *VMM) drainState() vmmapi.DrainState {
 	return out
 }
 
+// maintenance is what GET /v1/node says of a drain.
+func (d *drain) maintenance() *vmmapi.Maintenance {
+	s := d.state()
+	if !s.Draining {
+		return nil
+	}
+	return &vmmapi.Maintenance{Reason: s.Reason, Since: s.Since, StopAt: s.StopAt}
+}
+
 // drainAgain is how often a drained node looks for VMs that are to run after all.
 const drainAgain = 5 * time.Second
 

@@ -24,7 +24,7 @@ func (m *VMM) handler() http.Handler {
 	})
 	r.Get("/v1/node", rpc.Handle(func(r *http.Request, _ none) (vmmapi.Node, error) { return m.node(r), nil }))
 	r.Get("/v1/images", rpc.Handle(func(*http.Request, none) ([]vmmapi.Image, error) { return m.images(), nil }))
-	r.Get("/v1/vms", rpc.Handle(func(*http.Request, none) ([]vmmapi.VM, error) { return m.list(), nil }))
+	r.Get("/v1/vms", rpc.Handle(func(r *http.Request, _ none) ([]vmmapi.VM, error) { return viewed(m.list(), r), nil }))
 	m.vmRoutes(r)
 	m.imageRoutes(r)
 	m.drainRoutes(r)
@@ -111,7 +111,7 @@ func (m *VMM) node(r *http.Request) vmmapi.Node {
 	n := vmmapi.Node{
 		ID: m.cfg.Node.ID, Name: m.cfg.Node.Name, Region: m.cfg.Node.Region, Driver: d.Name, Simulated: d.Simulated,
 		DeviceID: d.DeviceID, Capacity: m.pool.Capacity().Resources, Used: m.pool.Used(), Warnings: d.Warnings,
-		Draining: m.drain.state().Draining,
+		Draining: m.drain.state().Draining, Maintenance: m.drain.maintenance(),
 	}
 	m.describeHost(&n)
 	return n
@@ -135,6 +135,16 @@ func (m *VMM) list() []vmmapi.VM {
 		out = append(out, v.view())
 	}
 	return out
+}
+
+// viewed leaves out of a list what its request does not want to see.
+func viewed(list []vmmapi.VM, r *http.Request) []vmmapi.VM {
+	if r.URL.Query().Get("view") == vmmapi.ViewBrief {
+		for i := range list {
+			list[i].Spec.App = vmmapi.App{}
+		}
+	}
+	return list
 }
 
 func (m *VMM) get(id string) (vmmapi.VM, error) {

@@ -1,5 +1,7 @@
 package cloudapi
 
+import "time"
+
 // AvailableNodes is the answer of GET /nodes and /teepods/available.
 type AvailableNodes struct {
 	Tier     string          `json:"tier"`
@@ -42,7 +44,17 @@ type AvailableNode struct {
 	Draining        bool     `json:"draining,omitempty"` // ours
 	GPUs            []string `json:"gpus,omitempty"`     // ours: products of the free ones, vendor:device
 	// Confidence (ours) is how sure it is that VMs of the node are confidential.
-	Confidence string `json:"confidence" enum:"simulated,unverified,genuine"`
+	Confidence    string       `json:"confidence" enum:"simulated,unverified,genuine"`
+	ConfidenceWhy string       `json:"confidence_why,omitempty"` // ours: why it is not more
+	Proof         *NodeProof   `json:"proof,omitempty"`          // ours: what it proved of its platform
+	Maintenance   *Maintenance `json:"maintenance,omitempty"`    // ours: while it is drained
+}
+
+// Maintenance is why a node is out of service, and since when (ours).
+type Maintenance struct {
+	Reason string     `json:"reason,omitempty"`
+	Since  time.Time  `json:"since"`
+	StopAt *time.Time `json:"stop_at,omitempty" doc:"when what still runs there is stopped"`
 }
 
 // NodeExplanation says whether a node would take a CVM (ours).

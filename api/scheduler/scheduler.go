@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
 )
@@ -64,11 +63,13 @@ type Node struct {
 	Online     bool
 	Draining   bool
 	Confidence Confidence
-	VerifiedAt time.Time // of the platform proof; zero: none
 	Capacity   Resources
 	Free       Resources // may be negative after a node shrank
 	GPUs       []string  // products of the free ones, vendor:device
 	Images     []string
+	// What explanations add, and no choice rests on: why the node does not answer
+	// (": ..."), why it is drained (" (...)"), why its confidence is not higher.
+	OfflineWhy, DrainWhy, ConfidenceWhy string
 }
 
 // Request is what a CVM needs; zero fields do not restrict.
@@ -218,15 +219,22 @@ func Explain(r Request, n Node) (all []Problem) {
 	}
 	bad(r.NodeID != 0 && r.NodeID != n.ID, ReasonNoNode, "node", "is not node %d", r.NodeID)
 	bad(r.Region != "" && !strings.EqualFold(r.Region, n.Region), ReasonNoNode, "region", "is in region %q, not %q", n.Region, r.Region)
-	bad(!n.Online, ReasonNoNodes, "online", "does not answer")
-	bad(n.Draining, ReasonDraining, "draining", "is being drained and takes no new CVMs")
-	bad(n.Confidence < r.Confidence, ReasonConfidence, "confidence", "is %s, %s wanted", n.Confidence, r.Confidence)
+	bad(!n.Online, ReasonNoNodes, "online", "does not answer%s", n.OfflineWhy)
+	bad(n.Draining, ReasonDraining, "draining", "is being drained%s and takes no new CVMs", n.DrainWhy)
+	bad(n.Confidence < r.Confidence, ReasonConfidence, "confidence", "is %s, %s wanted%s", n.Confidence, r.Confidence, because(n.ConfidenceWhy))
 	bad(r.Image != "" && !slices.Contains(n.Images, r.Image), ReasonNoImage, "image", "has no image %q (it has: %s)", r.Image, strings.Join(n.Images, ", "))
 	bad(free(&n, r.GPU) < r.GPUs, ReasonNoGPU, "gpu", "has %d GPU(s) %s free, %d needed", free(&n, r.GPU), r.GPU, r.GPUs)
 	bad(n.Free.VCPU < r.Need.VCPU, ReasonNoCapacity, "vcpu", "has %d vCPU free, %d needed", max(n.Free.VCPU, 0), r.Need.VCPU)
 	bad(n.Free.MemoryMiB < r.Need.MemoryMiB, ReasonNoCapacity, "memory", "has %d MiB memory free, %d needed", max(n.Free.MemoryMiB, 0), r.Need.MemoryMiB)
 	bad(n.Free.DiskGB < r.Need.DiskGB, ReasonNoCapacity, "disk", "has %d GB disk free, %d needed", max(n.Free.DiskGB, 0), r.Need.DiskGB)
 	return all
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
 }
 
 // placeable tells whether Explain finds nothing, without making the words.

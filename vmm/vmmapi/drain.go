@@ -29,6 +29,13 @@ type DrainState struct {
 	Stopped  []string  `json:"stopped"`          // ids of VMs that the drain stopped
 }
 
+// Maintenance is the part of a drain that everybody who sees the node may know.
+type Maintenance struct {
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+	StopAt time.Time `json:"stop_at,omitzero"` // zero: the VMs run on
+}
+
 // Drain takes the node out of service. A drained node can be drained anew, with
 // another time to stop.
 func (c *Client) Drain(ctx context.Context, r DrainRequest) (s DrainState, err error) {

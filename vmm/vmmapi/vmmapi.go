@@ -56,6 +56,8 @@ type Node struct {
 	Used      Resources    `json:"used"`
 	Warnings  []string     `json:"warnings,omitempty"`
 	Draining  bool         `json:"draining,omitempty"` // takes no new VMs
+	// Maintenance says why, while it is draining.
+	Maintenance *Maintenance `json:"maintenance,omitempty"`
 
 	GPUs     []NodeGPU     `json:"gpus,omitempty"`
 	NUMA     []NodeNUMA    `json:"numa,omitempty"`
