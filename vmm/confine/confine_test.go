@@ -196,6 +196,82 @@ func TestVersion2Files(t *testing.T) {
 	}
 }
 
+// TestVersion2InAKernel: on a real tree of version 2 the process is born in its group,
+// which is not removed while it lives. The limits need the controllers, which a kernel
+// gives to one version only: where version 1 has them, they are not looked at.
+func TestVersion2InAKernel(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED: needs root")
+	}
+	root := t.TempDir()
+	if err := syscall.Mount("cgroup2", root, "cgroup2", 0, ""); err != nil {
+		t.Skipf("SKIPPED: no control groups of version 2 here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(root, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	cfg := Default()
+	cfg.Root, cfg.Cgroup, cfg.SystemdMark = root, "phala-test-"+strconv.Itoa(os.Getpid()), "/nonexistent"
+	c, err := New(cfg)
+	if err != nil || !c.v2 {
+		t.Fatalf("version 2 is not seen: %v", err)
+	}
+	t.Cleanup(func() { _ = os.Remove(filepath.Join(root, cfg.Cgroup)) })
+	m := machine.Machine{ID: vmID, Size: machine.Size{VCPU: 2, MemoryMiB: 64}}
+	b, _ := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	have := strings.Fields(string(b))
+	cage, err := c.Prepare(m)
+	if limited := slices.Contains(have, "memory") && slices.Contains(have, "cpu") && slices.Contains(have, "pids"); !limited {
+		if cvm.CodeOf(err) != cvm.Unavailable || cvm.ReasonOf(err) != "confine" {
+			t.Errorf("limits that the kernel does not hold here: %v", err)
+		}
+		t.Logf("the limits are not looked at: this kernel's version 2 has only the controllers %q", have)
+		if err := os.MkdirAll(c.group("", vmID), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(c.group("", vmID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cage = &Cage{c: c, id: vmID, fd: f}
+	} else if err != nil {
+		t.Fatal(err)
+	} else if b, _ := os.ReadFile(filepath.Join(c.group("", vmID), "pids.max")); strings.TrimSpace(string(b)) != "288" {
+		t.Errorf("pids.max %q", b)
+	}
+	cmd := exec.Command("/bin/cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cage.Command(cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cage.Started(cmd.Process.Pid); err != nil {
+		t.Error(err)
+	}
+	if b, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "cgroup")); !strings.Contains(string(b), "0::/"+cfg.Cgroup+"/"+vmID+"\n") {
+		t.Errorf("the process was born in %s", b)
+	}
+	if alive := c.Sweep(nil); !slices.Equal(alive, []string{vmID}) {
+		t.Errorf("alive are %v", alive)
+	}
+	if err := c.Release(t.Context(), vmID); cvm.CodeOf(err) != cvm.Conflict || !strings.Contains(err.Error(), strconv.Itoa(cmd.Process.Pid)) {
+		t.Errorf("a group in use is removed: %v", err)
+	}
+	_ = in.Close()
+	_ = cmd.Wait()
+	if err := c.Release(t.Context(), vmID); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(c.group("", vmID)); !os.IsNotExist(err) {
+		t.Errorf("the group is left: %v", err)
+	}
+}
+
 func TestSystemdScope(t *testing.T) {
 	cfg := Default()
 	cfg.SystemdMark, cfg.FirstUID, cfg.UIDs, cfg.Groups = t.TempDir(), 64000, 10, []uint32{104, 36}
