@@ -259,23 +259,8 @@ func (s *Server) worth(ctx context.Context, workspace int64) (a store.Account, a
 	if a, err = s.store.Account(ctx, workspace); err != nil {
 		return a, 0, 0, err
 	}
-	open, err := s.openLines(ctx, workspace)
-	if err != nil {
-		return a, 0, 0, err
-	}
-	running, err := s.store.RunningMeters(ctx, workspace)
-	if err != nil {
-		return a, 0, 0, err
-	}
-	for _, r := range running {
-		for _, rate := range r.Meter.Rates {
-			hourly += rate
-		}
-	}
-	for _, e := range open {
-		accruing -= e.Amount
-	}
-	return a, accruing, hourly, nil
+	accruing, hourly, err = s.store.Accruing(ctx, workspace, s.now())
+	return a, accruing, hourly, err
 }
 
 // split is what is left of what was paid and of what was given, which goes first.

@@ -232,13 +232,6 @@ func (s *Server) mayMake(ctx context.Context, workspace int64) (*billing.Limits,
 	return &l, err
 }
 
-func held(all []store.CVM) (h billing.Held) {
-	for _, c := range all {
-		h = h.Add(billing.Size{VCPU: c.VCPU, MemoryMiB: c.MemoryMiB, DiskGB: c.DiskGB}, 1)
-	}
-	return h
-}
-
 // admits tells whether a workspace may have one more CVM of a size. (What is made is
 // checked once more, in its transaction.)
 func (s *Server) admits(ctx context.Context, workspace int64, z size) error {
@@ -249,12 +242,12 @@ func (s *Server) admits(ctx context.Context, workspace int64, z size) error {
 	if err != nil || l.None() {
 		return err
 	}
-	all, err := s.store.List(ctx, workspace)
+	h, err := s.store.Held(ctx, workspace)
 	if err != nil {
 		return err
 	}
 	one := billing.Size{VCPU: z.vcpu, MemoryMiB: z.memory, DiskGB: z.disk}
-	if x := l.Check(held(all).Add(one, 1), one); x != nil {
+	if x := l.Check(h.Add(one, 1), one); x != nil {
 		return &store.LimitError{Excess: *x}
 	}
 	return nil
@@ -286,8 +279,7 @@ func (s *Server) quotas(ctx context.Context, in *SlugInput) (out cloudapi.Quotas
 	if err != nil {
 		return out, err
 	}
-	all, err := s.store.List(ctx, p.WorkspaceID)
-	h := held(all)
+	h, err := s.store.Held(ctx, p.WorkspaceID)
 	return cloudapi.Quotas{TeamSlug: in.Slug, Tier: name, Quotas: cloudapi.QuotaSet{VMSlots: quota(l.CVMs, h.CVMs), VCPU: quota(l.VCPU, h.VCPU),
 		MemoryMB: quota(l.MemoryMB, h.MemoryMB), DiskGB: quota(l.DiskGB, h.DiskGB)}, AsOf: s.now().UTC()}, err
 }

@@ -108,6 +108,7 @@ func (s *Server) begins(ctx context.Context, c store.CVM, ch change, prep *store
 			x.Limits = &limits // who has too much may still make it less
 		}
 		x.Revised = ch.patch.Apply(&x.CVM.Body)
+		x.CVM.Face = s.faces.of(x.CVM)
 		return nil
 	})
 	if err != nil {

@@ -136,7 +136,7 @@ func (s *Server) network(ctx context.Context, in *IDInput) (out cloudapi.Network
 		return out, err
 	}
 	d := parsed(c)
-	return cloudapi.Network{IsOnline: c.Status == cloudapi.StatusRunning, IsPublic: d.PublicSysinfo, Error: offline(c), PublicURLs: s.endpoints(c, d)}, nil
+	return cloudapi.Network{IsOnline: c.Status == cloudapi.StatusRunning, IsPublic: d.PublicSysinfo, Error: offline(c), PublicURLs: s.endpoints(c)}, nil
 }
 
 type attestationInput struct {

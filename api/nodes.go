@@ -34,11 +34,12 @@ type node struct {
 
 	asking sync.Mutex // one question at a time; mu is not held meanwhile
 
-	mu     sync.Mutex
-	info   vmmapi.Node
-	images []vmmapi.Image
-	err    error // why the last question failed
-	asked  time.Time
+	mu       sync.Mutex
+	info     vmmapi.Node
+	images   []vmmapi.Image
+	err      error // why the last question failed
+	asked    time.Time
+	imagesAt time.Time // when images was listed
 }
 
 // fresh is how old an answer may be and still count; where there are so many nodes
@@ -50,6 +51,9 @@ const fresh = 3 * time.Second
 const (
 	askEvery  = 2 * time.Second
 	askAtOnce = 64
+	// imagesEvery is how often each of more nodes than that is asked for its images,
+	// which hardly ever change.
+	imagesEvery = 20 * time.Second
 )
 
 func newNodes(ctx context.Context, cfg Config, st store.Store) (*nodes, error) {
@@ -124,8 +128,16 @@ func (ns *nodes) run(ctx context.Context) error {
 
 // refresh asks every node whose answer is older than maxAge.
 func (ns *nodes) refresh(ctx context.Context, maxAge time.Duration) {
-	if lap := time.Duration(ns.lap.Load()); maxAge > 0 && lap > askEvery/2 {
+	lap := time.Duration(ns.lap.Load())
+	if maxAge > 0 && lap > 0 && len(ns.list) > askAtOnce {
+		return // run asks them as fast as can be: nobody has to wait for a node that hangs
+	}
+	if maxAge > 0 && lap > askEvery/2 {
 		maxAge = max(maxAge, 2*lap+max(askEvery, lap))
+	}
+	every := time.Duration(0)
+	if len(ns.list) > askAtOnce {
+		every = imagesEvery
 	}
 	var at errgroup.Group
 	at.SetLimit(askAtOnce)
@@ -134,7 +146,7 @@ func (ns *nodes) refresh(ctx context.Context, maxAge time.Duration) {
 			continue
 		}
 		at.Go(func() error {
-			n.ask(ctx, maxAge)
+			n.ask(ctx, maxAge, every)
 			return nil
 		})
 	}
@@ -148,7 +160,7 @@ func (n *node) known(maxAge time.Duration) bool {
 	return n.err == nil && time.Since(n.asked) < maxAge
 }
 
-func (n *node) ask(ctx context.Context, maxAge time.Duration) {
+func (n *node) ask(ctx context.Context, maxAge, every time.Duration) {
 	n.asking.Lock()
 	defer n.asking.Unlock()
 	if n.known(maxAge) {
@@ -157,8 +169,8 @@ func (n *node) ask(ctx context.Context, maxAge time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	info, err := n.client.Node(ctx)
-	var images []vmmapi.Image
-	if err == nil {
+	images, listed := n.listed(every)
+	if err == nil && !listed {
 		images, err = n.client.Images(ctx)
 	}
 	n.mu.Lock()
@@ -166,7 +178,17 @@ func (n *node) ask(ctx context.Context, maxAge time.Duration) {
 	n.asked, n.err = time.Now(), err
 	if err == nil { // else keep the last known facts
 		n.info, n.images = info, images
+		if !listed {
+			n.imagesAt = n.asked
+		}
 	}
+}
+
+// listed are the images as last listed, and whether that was less than every ago.
+func (n *node) listed(every time.Duration) ([]vmmapi.Image, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.images, !n.imagesAt.IsZero() && time.Since(n.imagesAt) < every
 }
 
 // facts are a node's last answers; err says why there is no newer one.
@@ -208,7 +230,7 @@ func (b bounded) Get(ctx context.Context, id string) (vmmapi.VM, error) {
 	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.Get(ctx, id) })
 }
 
-func (b bounded) List(ctx context.Context) ([]vmmapi.VM, error) { return call(ctx, b.c.List) }
+func (b bounded) List(ctx context.Context) ([]vmmapi.VM, error) { return call(ctx, b.c.ListBrief) }
 
 func (b bounded) Put(ctx context.Context, s vmmapi.Spec) (vmmapi.VM, error) {
 	return call(ctx, func(ctx context.Context) (vmmapi.VM, error) { return b.c.Put(ctx, s) })

@@ -23,9 +23,9 @@ const (
 	errNodeClosed = "ERR-02-012"
 )
 
-// holdFor is how long room is kept for a CVM that is about to be stored: a process
-// that died in between keeps it no longer.
-const holdFor = time.Minute
+// holdFor is how long room is kept for a CVM that is about to be stored, also when
+// many wait to be: a process that died in between keeps it no longer.
+const holdFor = 5 * time.Minute
 
 // toldNodes bounds how many nodes an error explains.
 const toldNodes = 20
@@ -47,19 +47,17 @@ func (s *Server) placements(ctx context.Context) ([]scheduler.Node, error) {
 // that nobody takes yet.
 func (s *Server) look(ctx context.Context, app string) (v view, err error) {
 	s.nodes.refresh(ctx, fresh)
-	if v.promised, err = s.store.HeldRoom(ctx); err != nil {
+	return s.see(ctx, app)
+}
+
+// see is look without asking any node.
+func (s *Server) see(ctx context.Context, app string) (v view, err error) {
+	if v.promised, err = s.store.PromisedRoom(ctx); err != nil {
 		return v, err
 	}
-	cvms, err := s.store.List(ctx, 0)
-	if err != nil {
-		return v, err
-	}
-	v.replicas = map[int64]int{}
-	for i := range cvms {
-		c := &cvms[i]
-		v.promised[c.NodeID] = v.promised[c.NodeID].Plus(c.Takes())
-		if app != "" && c.AppID == app {
-			v.replicas[c.NodeID]++
+	if app != "" {
+		if v.replicas, err = s.store.ReplicasOf(ctx, app); err != nil {
+			return v, err
 		}
 	}
 	for _, n := range s.nodes.list {
@@ -103,20 +101,15 @@ type room struct {
 // Change.Reservation, or drops it. What others took meanwhile is looked at again.
 func (s *Server) place(ctx context.Context, r scheduler.Request, app string) (room, error) {
 	for range 5 {
-		v, err := s.look(ctx, app)
-		if err != nil {
-			return room{}, err
-		}
-		r.Replicas = v.replicas
-		n, why, err := scheduler.Pick(r, v.nodes)
+		id := uuid.NewString()
+		n, limit, why, err := s.choose(ctx, r, app, id)
 		if err != nil {
 			return room{}, unplaced(err)
 		}
-		p := v.promised[n.ID]
-		limit := store.Room{VCPU: n.Free.VCPU + p.VCPU, MemoryMiB: n.Free.MemoryMiB + p.MemoryMiB, DiskGB: n.Free.DiskGB + p.DiskGB}
-		h := store.Reservation{ID: uuid.NewString(), NodeID: n.ID, ExpiresAt: s.now().Add(holdFor),
+		h := store.Reservation{ID: id, NodeID: n.ID, ExpiresAt: s.now().Add(holdFor),
 			Room: store.Room{VCPU: r.Need.VCPU, MemoryMiB: r.Need.MemoryMiB, DiskGB: r.Need.DiskGB}}
 		err = s.store.HoldRoom(store.WithAudit(ctx, nil), h, limit)
+		s.chooser.chosen(id, err != nil)
 		if errors.Is(err, store.ErrNoRoom) {
 			continue
 		}

@@ -64,23 +64,19 @@ func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudap
 	if s.cfg.Chain.ID == 0 {
 		app = appOf(c.hash()).String()
 	}
-	seen, err := s.look(ctx, app)
-	if err != nil {
-		return out, err
-	}
 	confidence, err := minConfidence(r.MinConfidence)
 	if err != nil {
 		return out, err
 	}
-	node, why, err := scheduler.Pick(scheduler.Request{Need: size.need(), NodeID: int64(max(r.TeepodID, r.NodeID)), Region: r.Region, Image: image,
-		Confidence: confidence, Replicas: seen.replicas}, seen.nodes)
+	node, _, why, err := s.choose(ctx, scheduler.Request{Need: size.need(), NodeID: int64(max(r.TeepodID, r.NodeID)), Region: r.Region, Image: image,
+		Confidence: confidence}, app, "")
 	if err != nil {
 		return out, unplaced(err)
 	}
 	err = s.store.PutProvision(ctx, store.Provision{
 		WorkspaceID: who(ctx).WorkspaceID, ComposeHash: c.hash(), ExpiresAt: s.now().Add(provisionAge),
 		ProvisionBody: store.ProvisionBody{Name: r.Name, AppCompose: c.doc.Raw(), InstanceType: size.typ, VCPU: size.vcpu, MemoryMiB: size.memory,
-			DiskGB: size.disk, Image: image, NodeID: node.ID, Region: r.Region, Listed: r.Listed, MinConfidence: r.MinConfidence},
+			DiskGB: size.disk, Image: image, NodeID: node.ID, Region: r.Region, Listed: r.Listed, MinConfidence: r.MinConfidence, Chosen: r.TeepodID == 0 && r.NodeID == 0},
 	})
 	if err != nil {
 		return out, err
@@ -231,7 +227,12 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 	if err != nil {
 		return out, err
 	}
-	at, err := s.place(ctx, scheduler.Request{Need: z.need(), NodeID: prov.NodeID, Image: prov.Image, Confidence: confidence}, app.String())
+	want := scheduler.Request{Need: z.need(), NodeID: prov.NodeID, Image: prov.Image, Confidence: confidence}
+	at, err := s.place(ctx, want, app.String())
+	if err != nil && prov.Chosen && s.cfg.Chain.ID == 0 { // another node will do: on a chain this one's device may be what was allowed
+		want.NodeID, want.Region = 0, prov.Region
+		at, err = s.place(ctx, want, app.String())
+	}
 	if err != nil {
 		return out, err
 	}
@@ -245,7 +246,7 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 		Status: cloudapi.StatusCreating,
 		Body: store.Body{InstanceType: z.typ, VCPU: z.vcpu, MemoryMiB: z.memory, DiskGB: z.disk, Image: prov.Image, Listed: prov.Listed,
 			AppCompose: prov.AppCompose, ComposeHash: hash, EncryptedEnv: e.blob, EnvSignature: e.sig,
-			ContractAddress: r.ContractAddress, DeployerAddress: r.DeployerAddress},
+			ContractAddress: r.ContractAddress, DeployerAddress: r.DeployerAddress, Face: s.faces.of(store.CVM{Body: store.Body{AppCompose: prov.AppCompose}})},
 	}, s.jobs.Enqueue, func(c *store.Change) error {
 		c.Limits = limits
 		c.Begin(store.Deploy, store.OperationBody{CorrelationID: uuid.NewString(), By: p.Username})

@@ -18,6 +18,7 @@ import (
 	"github.com/confidential-cloud/phala/api/store/sqlstore"
 	"github.com/confidential-cloud/phala/governance/ethereum"
 	"github.com/confidential-cloud/phala/internal/run"
+	"github.com/confidential-cloud/phala/internal/sqldb"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 )
 
@@ -43,6 +44,8 @@ type Server struct {
 	oidc    oidcClient
 	judge   *judge
 	shown   recall
+	faces   faces
+	chooser chooser
 }
 
 // New opens the database and the clients. Nothing runs and nothing is asked of
@@ -78,18 +81,18 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("cloud API: %w", err)
 	}
 	s.store = db
-	if err := s.open(ctx); err != nil {
+	if err := s.open(ctx, db.Handle()); err != nil {
 		return nil, errors.Join(fmt.Errorf("cloud API: %w", err), db.Close())
 	}
 	return s, nil
 }
 
-func (s *Server) open(ctx context.Context) (err error) {
+func (s *Server) open(ctx context.Context, db *sqldb.DB) (err error) {
 	if s.nodes, err = newNodes(ctx, s.cfg, s.store); err != nil {
 		return err
 	}
 	s.jobs, err = jobs.New(ctx, jobs.Config{
-		Database: s.cfg.Database(), Store: s.store, Log: s.log, Poll: s.cfg.Poll, Sync: s.cfg.Sync, PeerTimeout: s.cfg.PeerTimeout,
+		Database: s.cfg.Database(), Shared: db, Store: s.store, Log: s.log, Poll: s.cfg.Poll, Sync: s.cfg.Sync, PeerTimeout: s.cfg.PeerTimeout,
 		Node: s.nodes.vmm, Nodes: s.nodes.ids, KMSURLs: s.cfg.guestKMS(), GatewayURLs: s.cfg.Gateway.GuestURLs,
 	})
 	if err != nil {

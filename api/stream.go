@@ -103,8 +103,11 @@ func (s *Server) progress(ctx context.Context, in *streamInput) (func(huma.Conte
 		poll := time.NewTicker(time.Second)
 		defer poll.Stop()
 		last, after := s.now(), in.After
-		for out.err == nil {
-			n, done := s.follow(hc.Context(), out, c.ID, &after)
+		for look, ticks := true, 0; out.err == nil; {
+			n, done := 0, false
+			if look {
+				n, done = s.follow(hc.Context(), out, c.ID, &after)
+			}
 			if done || out.err != nil {
 				return
 			}
@@ -118,7 +121,11 @@ func (s *Server) progress(ctx context.Context, in *streamInput) (func(huma.Conte
 			case <-hc.Context().Done():
 				return
 			case <-signal:
-			case <-poll.C:
+				look = true
+			case <-poll.C: // for changes by other processes: nearly each has an event
+				seq, err := s.store.LastSeq(hc.Context(), c.ID)
+				ticks++
+				look = err != nil || seq > after || ticks%5 == 0
 			}
 		}
 	}, nil

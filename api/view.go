@@ -11,7 +11,6 @@ import (
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/cvm"
-	"github.com/confidential-cloud/phala/internal/composefile"
 )
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
@@ -34,23 +33,9 @@ func (s *Server) url(id string, port int) string {
 }
 
 // endpoints are the URLs of the ports that the compose file publishes.
-func (s *Server) endpoints(c store.CVM, d *appcompose.Document) []cloudapi.Endpoint {
+func (s *Server) endpoints(c store.CVM) []cloudapi.Endpoint {
 	out := []cloudapi.Endpoint{}
-	if !d.WantsGateway() || d.Runner != appcompose.RunnerDockerCompose {
-		return out
-	}
-	f, err := composefile.Parse([]byte(d.DockerComposeFile))
-	if err != nil {
-		return out
-	}
-	for _, p := range f.Ports() {
-		if !p.Reachable() {
-			continue
-		}
-		port := p.Published
-		if port == 80 {
-			port = 0
-		}
+	for _, port := range s.faces.of(c).Ports {
 		e := cloudapi.Endpoint{App: s.url(c.AppID, port)}
 		if c.InstanceID != "" {
 			e.Instance = s.url(c.InstanceID, port)
@@ -70,7 +55,7 @@ func (s *Server) vm(_ context.Context, c store.CVM, seq int64) cloudapi.VM {
 		CreatedAt: stamp(c.CreatedAt), AppAuthContractAddress: opt(c.ContractAddress), DeployerAddress: opt(c.DeployerAddress),
 		Generation: c.Generation, EventSeq: seq,
 	}
-	if e := s.endpoints(c, d); len(e) > 0 {
+	if e := s.endpoints(c); len(e) > 0 {
 		v.AppURL = ptr(e[0].App)
 	}
 	return v
@@ -86,13 +71,13 @@ func (s *Server) teepod(c store.CVM) *cloudapi.TeepodRef {
 
 // info is a CVM as lists show it.
 func (s *Server) info(p store.Principal, c store.CVM, ops []store.Operation) cloudapi.CVMInfo {
-	d := parsed(c)
+	f := s.faces.of(c)
 	v := cloudapi.CVMInfo{
 		ID: store.HashID(c.UUID), Name: c.Name, AppID: ptr(c.AppID), VMUUID: ptr(c.UUID), InstanceID: opt(c.InstanceID),
 		Resource: s.resource(c), NodeInfo: s.nodeRef(c.NodeID), OS: s.os(c), KMSType: ptr(s.cfg.kmsType()), KMSInfo: s.cvmKMS(c),
 		Status: c.Status, ComposeHash: ptr(c.ComposeHash), Gateway: cloudapi.Gateway{BaseDomain: ptr(s.cfg.baseDomain())}, Services: []any{},
-		Endpoints: s.endpoints(c, d), PublicLogs: d.PublicLogs, PublicSysinfo: d.PublicSysinfo, PublicTCBInfo: d.TCBInfoPublic(),
-		GatewayOn: d.WantsGateway(), SecureTime: d.SecureTime != nil && *d.SecureTime, Listed: c.Listed, StorageFS: d.StorageFS,
+		Endpoints: s.endpoints(c), PublicLogs: f.PublicLogs, PublicSysinfo: f.PublicSysinfo, PublicTCBInfo: f.PublicTCB,
+		GatewayOn: f.Gateway, SecureTime: f.SecureTime, Listed: c.Listed, StorageFS: f.StorageFS,
 		Workspace: &cloudapi.WorkspaceRef{ObjectType: "workspace", ID: workspaceID(p), Name: p.WorkspaceName, Slug: ptr(p.WorkspaceSlug)},
 		Creator:   &cloudapi.UserRef{ObjectType: "user", ID: ptr(fmt.Sprintf("usr_%d", c.UserID)), Username: ptr(p.Username)},
 		CreatedAt: stamp(c.CreatedAt), UpdatedAt: stamp(c.UpdatedAt), BootProgress: c.BootProgress, Error: c.Error,
@@ -184,14 +169,14 @@ func (s *Server) envPubkey(ctx context.Context, c store.CVM) *string {
 
 // legacyDetail is GET /cvms/{id} in the 2025-10-28 shape.
 func (s *Server) legacyDetail(c store.CVM, ops []store.Operation) map[string]any {
-	d := parsed(c)
+	f := s.faces.of(c)
 	return map[string]any{
 		"id": c.ID, "name": c.Name, "status": c.Status, "in_progress": len(ops) > 0, "teepod_id": c.NodeID, "teepod": s.teepod(c),
 		"app_id": c.AppID, "vm_uuid": c.UUID, "instance_id": opt(c.InstanceID), "vcpu": c.VCPU, "memory": c.MemoryMiB, "disk_size": c.DiskGB,
 		"base_image": opt(c.Image), "encrypted_env_pubkey": nil, "listed": c.Listed, "instance_type": opt(c.InstanceType),
-		"public_sysinfo": d.PublicSysinfo, "public_logs": d.PublicLogs, "dapp_dashboard_url": nil, "syslog_endpoint": nil, "kms_info": s.cfg.kms(),
+		"public_sysinfo": f.PublicSysinfo, "public_logs": f.PublicLogs, "dapp_dashboard_url": nil, "syslog_endpoint": nil, "kms_info": s.cfg.kms(),
 		"contract_address": opt(c.ContractAddress), "deployer_address": opt(c.DeployerAddress), "scheduled_delete_at": scheduled(c),
-		"public_urls": s.endpoints(c, d), "gateway_domain": s.cfg.baseDomain(), "updated_at": stamp(c.UpdatedAt),
+		"public_urls": s.endpoints(c), "gateway_domain": s.cfg.baseDomain(), "updated_at": stamp(c.UpdatedAt),
 		"machine_info": map[string]any{"vcpu": c.VCPU, "memory": c.MemoryMiB, "disk_size": c.DiskGB},
 	}
 }
@@ -205,8 +190,7 @@ func scheduled(c store.CVM) *string {
 
 // legacyInfo is a CVM in lists in the 2025-10-28 shape.
 func (s *Server) legacyInfo(p store.Principal, c store.CVM, ops []store.Operation) map[string]any {
-	d := parsed(c)
-	urls := s.endpoints(c, d)
+	urls := s.endpoints(c)
 	var appURL any
 	if len(urls) > 0 {
 		appURL = urls[0].App

@@ -55,8 +55,11 @@ type Store interface {
 
 // Config of the runner.
 type Config struct {
-	Database sqldb.Source // jobs have their own handle on it
-	Store    Store
+	Database sqldb.Source // jobs have their own handle on it, unless there is Shared
+	// Shared is the store's handle on an SQLite database: two handles of one process
+	// would wait for each other in the file's lock, where nobody is next. It stays open.
+	Shared *sqldb.DB
+	Store  Store
 	// Node finds a node's VMM by its lasting id.
 	Node func(id int64) (VMM, error)
 	// Nodes lists the ids of all nodes, for the sync loop.
@@ -74,6 +77,7 @@ type Config struct {
 type Runner struct {
 	cfg    Config
 	db     *sqldb.DB
+	own    bool   // db is nobody else's
 	id     string // of this process, in the queue
 	client *river.Client[*sql.Tx]
 }
@@ -93,13 +97,16 @@ func New(ctx context.Context, cfg Config) (*Runner, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = 64
 	}
-	db, err := sqldb.Open(ctx, cfg.Database)
-	if err != nil {
-		return nil, err
+	r := &Runner{cfg: cfg, db: cfg.Shared, id: "api-" + rand.Text()}
+	if r.db == nil || r.db.Kind != sqldb.SQLite {
+		db, err := sqldb.Open(ctx, cfg.Database)
+		if err != nil {
+			return nil, err
+		}
+		r.db, r.own = db, true
 	}
-	r := &Runner{cfg: cfg, db: db, id: "api-" + rand.Text()}
 	if err := r.open(ctx); err != nil {
-		_ = db.Close()
+		_ = r.Close()
 		return nil, err
 	}
 	return r, nil
@@ -186,7 +193,12 @@ func (r *Runner) Run(ctx context.Context) error {
 }
 
 // Close closes the queue's handle; call it after Run has returned.
-func (r *Runner) Close() error { return r.db.Close() }
+func (r *Runner) Close() error {
+	if !r.own {
+		return nil
+	}
+	return r.db.Close()
+}
 
 type worker struct {
 	river.WorkerDefaults[args]

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -113,17 +114,9 @@ func (r *Runner) sync(ctx context.Context) {
 		if err := r.deleteDue(ctx); err != nil && ctx.Err() == nil {
 			r.cfg.Log.Warn("scheduled deletions", "err", err)
 		}
-		var at errgroup.Group
-		at.SetLimit(syncAtOnce)
-		for _, id := range r.cfg.Nodes() {
-			at.Go(func() error {
-				if err := r.syncNode(ctx, id); err != nil && ctx.Err() == nil && cvm.CodeOf(err) != cvm.Unavailable {
-					r.cfg.Log.Warn("comparing CVMs with their node", "node", id, "err", err)
-				}
-				return nil
-			})
+		for some := range slices.Chunk(r.cfg.Nodes(), syncChunk) {
+			r.syncNodes(ctx, some)
 		}
-		_ = at.Wait()
 		if run.Pause(ctx, max(r.cfg.Sync, time.Since(begin))) != nil {
 			return
 		}
@@ -131,17 +124,35 @@ func (r *Runner) sync(ctx context.Context) {
 }
 
 // syncAtOnce is how many nodes are compared at the same time: one that does not
-// answer holds up few others.
-const syncAtOnce = 16
+// answer holds up few others. syncChunk is for how many of them the database is asked
+// at once.
+const (
+	syncAtOnce = 16
+	syncChunk  = 200
+)
 
-func (r *Runner) syncNode(ctx context.Context, node int64) error {
+func (r *Runner) syncNodes(ctx context.Context, nodes []int64) {
+	// Before the VMs, so that a CVM whose VM was made in between is not missed in them.
+	on, err := r.cfg.Store.OnNodes(ctx, nodes)
+	if err != nil && ctx.Err() == nil {
+		r.cfg.Log.Warn("comparing CVMs with their nodes", "err", err)
+	}
+	var at errgroup.Group
+	at.SetLimit(syncAtOnce)
+	for node, cvms := range on {
+		at.Go(func() error {
+			if err := r.syncNode(ctx, node, cvms); err != nil && ctx.Err() == nil && cvm.CodeOf(err) != cvm.Unavailable {
+				r.cfg.Log.Warn("comparing CVMs with their node", "node", node, "err", err)
+			}
+			return nil
+		})
+	}
+	_ = at.Wait()
+}
+
+func (r *Runner) syncNode(ctx context.Context, node int64, cvms []store.Resident) error {
 	vmm, err := r.cfg.Node(node)
 	if err != nil {
-		return err
-	}
-	// Before the VMs, so that a CVM whose VM was made in between is not missed in them.
-	cvms, err := r.cfg.Store.OnNode(ctx, node)
-	if err != nil || len(cvms) == 0 {
 		return err
 	}
 	ask, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -156,11 +167,30 @@ func (r *Runner) syncNode(ctx context.Context, node int64) error {
 	}
 	for _, c := range cvms {
 		vm, ok := byID[c.UUID]
-		if err := r.syncOne(ctx, vmm, c, vm, ok); err != nil {
+		if asShown(c, vm, ok) {
+			continue
+		}
+		whole, err := r.cfg.Store.CVM(ctx, c.ID)
+		if err != nil {
+			return err
+		}
+		// It was changed meanwhile: what the node said may be older.
+		if !whole.Live() || !whole.UpdatedAt.Equal(c.UpdatedAt) {
+			continue
+		}
+		if err := r.syncOne(ctx, vmm, whole, vm, ok); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// asShown tells of a CVM, without all of it, that its node shows what is known; false
+// means that the rest must be looked at.
+func asShown(c store.Resident, vm vmmapi.VM, found bool) bool {
+	status, _ := resting(vm, found)
+	return found && status == c.Status && (status == cloudapi.StatusRunning || status == cloudapi.StatusStopped) &&
+		(vm.InstanceID.IsZero() || vm.InstanceID.String() == c.InstanceID)
 }
 
 func (r *Runner) syncOne(ctx context.Context, vmm VMM, c store.CVM, vm vmmapi.VM, found bool) error {

@@ -1,6 +1,11 @@
 package store
 
-import "context"
+import (
+	"context"
+	"time"
+
+	"github.com/confidential-cloud/phala/api/billing"
+)
 
 // ListQuery chooses live CVMs of a workspace; zero fields do not restrict.
 type ListQuery struct {
@@ -12,6 +17,15 @@ type ListQuery struct {
 	Offset, Limit int      // of a page; Limit 0 is all
 }
 
+// Resident is what comparing a CVM with its node looks at first.
+type Resident struct {
+	ID         int64
+	UUID       string
+	InstanceID string
+	Status     string
+	UpdatedAt  time.Time
+}
+
 // Listings read what a page shows, so that its cost does not grow with all that is
 // not on it.
 type Listings interface {
@@ -21,12 +35,14 @@ type Listings interface {
 	// each app's together and newest first, and how many apps match. Only CVMs that
 	// match are returned.
 	AppPage(ctx context.Context, q ListQuery) (page [][]CVM, total int, err error)
-	// OnNode returns the live CVMs of a node.
-	OnNode(ctx context.Context, node int64) ([]CVM, error)
+	// OnNodes returns the live CVMs of some nodes, by node.
+	OnNodes(ctx context.Context, nodes []int64) (map[int64][]Resident, error)
 	// NameTaken tells whether a live CVM of the workspace has the name.
 	NameTaken(ctx context.Context, workspace int64, name string) (bool, error)
 	// OpenOpsOf returns the unfinished operations of several CVMs, oldest first.
 	OpenOpsOf(ctx context.Context, ids []int64) (map[int64][]Operation, error)
+	// Held is what the live CVMs of a workspace hold together.
+	Held(ctx context.Context, workspace int64) (billing.Held, error)
 	// NodeIDs is NodeID for many, in their order.
 	NodeIDs(ctx context.Context, urls []string) ([]int64, error)
 }

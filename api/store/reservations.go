@@ -22,6 +22,11 @@ func (r Room) Plus(o Room) Room {
 	return Room{r.VCPU + o.VCPU, r.MemoryMiB + o.MemoryMiB, r.DiskGB + o.DiskGB}
 }
 
+// Minus is r without o.
+func (r Room) Minus(o Room) Room {
+	return Room{r.VCPU - o.VCPU, r.MemoryMiB - o.MemoryMiB, r.DiskGB - o.DiskGB}
+}
+
 // Within tells whether r is not more than limit in anything.
 func (r Room) Within(limit Room) bool {
 	return r.VCPU <= limit.VCPU && r.MemoryMiB <= limit.MemoryMiB && r.DiskGB <= limit.DiskGB
@@ -52,6 +57,9 @@ type Reservations interface {
 	HoldRoom(ctx context.Context, r Reservation, limit Room) error
 	// FreeRoom gives one back; one that is gone is no error.
 	FreeRoom(ctx context.Context, id string) error
-	// HeldRoom sums the reservations that have not expired, by node.
-	HeldRoom(ctx context.Context) (map[int64]Room, error)
+	// PromisedRoom sums, by node, what live CVMs take and the reservations that have
+	// not expired. Nodes with neither are missing.
+	PromisedRoom(ctx context.Context) (map[int64]Room, error)
+	// ReplicasOf counts an app's live CVMs by node.
+	ReplicasOf(ctx context.Context, appID string) (map[int64]int, error)
 }

@@ -89,6 +89,7 @@ type Body struct {
 	StoppedAt       time.Time              `json:"stopped_at,omitzero"`
 	UserConfig      string                 `json:"user_config,omitempty"` // handed to the guest as it is, unmeasured
 	DeleteAt        time.Time              `json:"delete_at,omitzero"`    // when to delete it
+	Face            *Face                  `json:"face,omitempty"`        // of AppCompose, or of an earlier one
 }
 
 // Live reports whether the CVM has not been deleted.
@@ -173,6 +174,7 @@ type ProvisionBody struct {
 	Region        string `json:"region,omitempty"`
 	Listed        bool   `json:"listed,omitempty"`
 	MinConfidence string `json:"min_confidence,omitempty"`
+	Chosen        bool   `json:"chosen,omitempty"` // the node was not asked for
 }
 
 // Revision is an app-compose that a CVM was told to run.

@@ -47,14 +47,20 @@ type Source struct {
 type DB struct {
 	*sql.DB
 	Kind Kind
+
+	read *sql.DB // for statements outside of transactions that read: SQLite's other connections
 	// BeforeCommit, if set, runs in each transaction that is about to commit, and in
 	// one with each statement outside of a transaction; its error undoes all of it.
 	BeforeCommit func(ctx context.Context, tx *Tx) error
 }
 
-// Open opens the database. SQLite gets one connection: it has one writer, and
-// waiting in database/sql is fairer than waiting in the file lock; other handles on
-// the same file, in this process or another, wait up to 15 s for each other.
+// sqliteReaders is how many statements may read an SQLite file at the same time.
+const sqliteReaders = 4
+
+// Open opens the database. SQLite gets one connection that writes: it has one writer,
+// and waiting in database/sql is fairer than waiting in the file lock; other handles
+// on the same file, in this process or another, wait up to 15 s for each other. What
+// reads outside of a transaction has connections of its own, and waits for nobody.
 func Open(ctx context.Context, s Source) (*DB, error) {
 	if s.URL != "" {
 		return openPostgres(ctx, s)
@@ -73,7 +79,8 @@ func Open(ctx context.Context, s Source) (*DB, error) {
 	q := url.Values{"_pragma": {
 		"busy_timeout(15000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)",
 	}, "_txlock": {"immediate"}}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: abs}).EscapedPath(), RawQuery: q.Encode()}).String())
+	file := url.URL{Scheme: "file", Opaque: (&url.URL{Path: abs}).EscapedPath(), RawQuery: q.Encode()}
+	db, err := sql.Open("sqlite", file.String())
 	if err != nil {
 		return nil, fmt.Errorf("opening database %s: %w", s.Path, err)
 	}
@@ -82,7 +89,24 @@ func Open(ctx context.Context, s Source) (*DB, error) {
 		_ = db.Close()
 		return nil, fmt.Errorf("opening database %s: %w", s.Path, err)
 	}
-	return &DB{DB: db, Kind: SQLite}, nil
+	file.RawQuery = url.Values{"_pragma": {"busy_timeout(15000)", "query_only(1)"}}.Encode()
+	read, err := sql.Open("sqlite", file.String())
+	if err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("opening database %s: %w", s.Path, err)
+	}
+	read.SetMaxOpenConns(sqliteReaders)
+	read.SetMaxIdleConns(sqliteReaders)
+	return &DB{DB: db, Kind: SQLite, read: read}, nil
+}
+
+// Close closes all connections.
+func (d *DB) Close() error {
+	err := d.DB.Close()
+	if d.read != d.DB {
+		err = errors.Join(err, d.read.Close())
+	}
+	return err
 }
 
 // maxPostgres connections per handle; Debian's server admits 100.
@@ -114,7 +138,7 @@ func openPostgres(ctx context.Context, s Source) (*DB, error) {
 		_ = db.Close()
 		return nil, cvm.Errorf(cvm.Unavailable, "database %s%s: %w", u.Host, u.Path, err)
 	}
-	return &DB{DB: db, Kind: Postgres}, nil
+	return &DB{DB: db, Kind: Postgres, read: db}, nil
 }
 
 // Tx is a transaction of a DB. SQL is the plain handle, for libraries that take one.
@@ -135,14 +159,14 @@ func (d *DB) ExecContext(ctx context.Context, q string, args ...any) (res sql.Re
 	return res, err
 }
 
-// QueryContext reads rows.
+// QueryContext reads rows; it cannot change any.
 func (d *DB) QueryContext(ctx context.Context, q string, args ...any) (*sql.Rows, error) {
-	return d.DB.QueryContext(ctx, bind(d.Kind, q), args...) //nolint:sqlclosecheck,rowserrcheck // the caller's
+	return d.read.QueryContext(ctx, bind(d.Kind, q), args...) //nolint:sqlclosecheck,rowserrcheck // the caller's
 }
 
-// QueryRowContext reads one row.
+// QueryRowContext reads one row; it cannot change any.
 func (d *DB) QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row {
-	return d.DB.QueryRowContext(ctx, bind(d.Kind, q), args...)
+	return d.read.QueryRowContext(ctx, bind(d.Kind, q), args...)
 }
 
 // ExecContext runs a statement.

@@ -44,6 +44,15 @@ func (c *Client) List(ctx context.Context) (v []VM, err error) {
 	return v, c.rpc.Call(ctx, http.MethodGet, "/v1/vms", nil, &v)
 }
 
+// ViewBrief, as the query view of a list, leaves out what is handed to the guests.
+const ViewBrief = "brief"
+
+// ListBrief is List without what is handed to the guests (Spec.App), which is most of
+// it: for who compares many VMs often. A VMM that does not know the view sends all.
+func (c *Client) ListBrief(ctx context.Context) (v []VM, err error) {
+	return v, c.rpc.Call(ctx, http.MethodGet, "/v1/vms?view="+ViewBrief, nil, &v)
+}
+
 // Put defines a VM. Sending the same spec again returns the VM as it is; another
 // spec under the same id is a conflict.
 func (c *Client) Put(ctx context.Context, s Spec) (v VM, err error) {

@@ -44,7 +44,7 @@ func (d *DB) Create(ctx context.Context, c store.CVM, enqueue store.Enqueue, fn 
 			c.ID, c.WorkspaceID, c.ComposeHash, c.AppID); err != nil {
 			return fmt.Errorf("storing provision: %w", err)
 		}
-		out, err = d.apply(ctx, tx, c.ID, enqueue, fn)
+		out, err = d.apply(ctx, tx, c.ID, true, enqueue, fn)
 		return err
 	})
 	if err != nil {
@@ -57,7 +57,7 @@ func (d *DB) Create(ctx context.Context, c store.CVM, enqueue store.Enqueue, fn 
 // Change runs fn on a CVM in one transaction.
 func (d *DB) Change(ctx context.Context, id int64, enqueue store.Enqueue, fn func(*store.Change) error) (out store.CVM, err error) {
 	err = sqldb.Transact(ctx, d.db, func(tx *sqldb.Tx) error {
-		out, err = d.apply(ctx, tx, id, enqueue, fn)
+		out, err = d.apply(ctx, tx, id, false, enqueue, fn)
 		return err
 	})
 	if err != nil {
@@ -67,7 +67,7 @@ func (d *DB) Change(ctx context.Context, id int64, enqueue store.Enqueue, fn fun
 	return out, nil
 }
 
-func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, enqueue store.Enqueue, fn func(*store.Change) error) (store.CVM, error) {
+func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, made bool, enqueue store.Enqueue, fn func(*store.Change) error) (store.CVM, error) {
 	var c store.Change
 	var err error
 	// Changes of one CVM wait for each other, so that its events commit in their order
@@ -82,7 +82,7 @@ func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, enqueue store.En
 	if c.Ops, err = openOps(ctx, tx, id); err != nil {
 		return c.CVM, err
 	}
-	before := c.CVM.DeleteAt
+	before := c.CVM
 	if err := fn(&c); err != nil {
 		return c.CVM, err
 	}
@@ -92,10 +92,16 @@ func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, enqueue store.En
 	if err := spend(ctx, tx, &c); err != nil {
 		return c.CVM, err
 	}
-	if err := schedule(ctx, tx, before, &c); err != nil {
+	if err := schedule(ctx, tx, before.DeleteAt, &c); err != nil {
 		return c.CVM, err
 	}
 	if err := saveCVM(ctx, tx, &c); err != nil {
+		return c.CVM, err
+	}
+	if made {
+		before = store.CVM{} // it was nothing
+	}
+	if err := count(ctx, tx, before, c.CVM); err != nil {
 		return c.CVM, err
 	}
 	if err := withinLimits(ctx, tx, &c); err != nil {

@@ -44,7 +44,7 @@ func (d *DB) ByKey(ctx context.Context, hash [32]byte) (p store.Principal, err e
 	}
 	p.SteppedAt = at(stepped)
 	if now-used > 60_000 {
-		if _, err := d.db.ExecContext(ctx, `UPDATE api_keys SET last_used_at = ? WHERE id = ?`, now, p.KeyID); err != nil {
+		if _, err := d.db.ExecContext(ctx, `UPDATE api_keys SET last_used_at = ? WHERE id = ? AND last_used_at = ?`, now, p.KeyID, used); err != nil {
 			return store.Principal{}, fmt.Errorf("noting the use of a key: %w", err)
 		}
 	}

@@ -192,13 +192,9 @@ func withinLimits(ctx context.Context, tx *sqldb.Tx, c *store.Change) error {
 	if err := tx.Lock(ctx, fmt.Sprintf("limits %d", c.CVM.WorkspaceID)); err != nil {
 		return err
 	}
-	all, err := rows(ctx, tx, scanCVM, cvmColumns+`WHERE deleted_at = 0 AND workspace_id = ?`, c.CVM.WorkspaceID)
+	h, err := held(ctx, tx, c.CVM.WorkspaceID)
 	if err != nil {
 		return err
-	}
-	var h billing.Held
-	for _, v := range all {
-		h = h.Add(sizeOf(*holds(v)), 1)
 	}
 	if x := c.Limits.Check(h, sizeOf(*holds(c.CVM))); x != nil {
 		return &store.LimitError{Excess: *x}

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -9,24 +10,43 @@ import (
 	"github.com/confidential-cloud/phala/internal/sqldb"
 )
 
-// where is the condition of a query and its arguments.
+// where is the condition of a query on the CVM c, and its arguments.
 func where(q store.ListQuery) (string, []any) {
-	cond, args := `deleted_at = 0 AND workspace_id = ?`, []any{q.Workspace}
+	cond, args := `c.deleted_at = 0 AND c.workspace_id = ?`, []any{q.Workspace}
 	and := func(c string, a ...any) { cond, args = cond+` AND `+c, append(args, a...) }
 	if q.Node != 0 {
-		and(`node_id = ?`, q.Node)
+		and(`c.node_id = ?`, q.Node)
 	}
 	if q.App != "" {
-		and(`app_id = ?`, q.App)
+		and(`c.app_id = ?`, q.App)
 	}
 	if len(q.Status) > 0 {
-		and(`status IN (`+marks(len(q.Status))+`)`, anys(q.Status)...)
+		and(`c.status IN (`+marks(len(q.Status))+`)`, anys(q.Status)...)
 	}
 	if q.Search != "" {
-		like := `%` + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(q.Search)) + `%`
-		and(`(lower(name) LIKE ? ESCAPE '\' OR app_id LIKE ? ESCAPE '\' OR uuid LIKE ? ESCAPE '\' OR instance_id LIKE ? ESCAPE '\')`, like, like, like, like)
+		text := strings.ToLower(q.Search)
+		like := `%` + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + `%`
+		if strings.Trim(text, "0123456789abcdef-") == "" {
+			and(`(lower(c.name) LIKE ? ESCAPE '\' OR c.app_id LIKE ? ESCAPE '\' OR c.uuid LIKE ? ESCAPE '\' OR c.instance_id LIKE ? ESCAPE '\')`, like, like, like, like)
+		} else { // ids are hex: only a name can hold it
+			and(`lower(c.name) LIKE ? ESCAPE '\'`, like)
+		}
 	}
 	return cond, args
+}
+
+// whole tells whether a query means all CVMs of the workspace, whose number is known.
+func whole(q store.ListQuery) bool {
+	return q.Node == 0 && q.App == "" && q.Search == "" && len(q.Status) == 0
+}
+
+// total reads how many CVMs or apps a workspace has.
+func (d *DB) total(ctx context.Context, what string, workspace int64, n *int) error {
+	err := notFound(d.db.QueryRowContext(ctx, `SELECT `+what+` FROM workspace_sums WHERE workspace_id = ?`, workspace).Scan(n))
+	if err != nil && !errors.Is(err, store.ErrNotFound) { // it never had a CVM
+		return fmt.Errorf("counting %s: %w", what, err)
+	}
+	return nil
 }
 
 func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?, ", n), ", ") }
@@ -51,10 +71,14 @@ func paged(query string, args []any, q store.ListQuery) (string, []any) {
 // page come from an index alone: what is skipped is not read.
 func (d *DB) Page(ctx context.Context, q store.ListQuery) (page []store.CVM, total int, err error) {
 	cond, args := where(q)
-	if err := d.db.QueryRowContext(ctx, `SELECT count(*) FROM cvms WHERE `+cond, args...).Scan(&total); err != nil {
+	if whole(q) {
+		if err := d.total(ctx, `cvms`, q.Workspace, &total); err != nil {
+			return nil, 0, err
+		}
+	} else if err := d.db.QueryRowContext(ctx, `SELECT count(*) FROM cvms c WHERE `+cond, args...).Scan(&total); err != nil {
 		return nil, 0, fmt.Errorf("counting CVMs: %w", err)
 	}
-	ids, args := paged(`SELECT id FROM cvms WHERE `+cond+` ORDER BY id DESC`, args, q)
+	ids, args := paged(`SELECT id FROM cvms c WHERE `+cond+` ORDER BY id DESC`, args, q)
 	page, err = rows(ctx, d.db, scanCVM, cvmColumns+`WHERE id IN (`+ids+`) ORDER BY id DESC`, args...)
 	return page, total, err
 }
@@ -62,15 +86,23 @@ func (d *DB) Page(ctx context.Context, q store.ListQuery) (page []store.CVM, tot
 // AppPage returns the CVMs of a page of apps.
 func (d *DB) AppPage(ctx context.Context, q store.ListQuery) (page [][]store.CVM, total int, err error) {
 	cond, args := where(q)
-	if err := d.db.QueryRowContext(ctx, `SELECT count(DISTINCT app_id) FROM cvms WHERE `+cond, args...).Scan(&total); err != nil {
+	if whole(q) {
+		if err := d.total(ctx, `apps`, q.Workspace, &total); err != nil {
+			return nil, 0, err
+		}
+	} else if err := d.db.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT app_id FROM cvms c WHERE `+cond+` GROUP BY app_id) AS apps`, args...).Scan(&total); err != nil {
 		return nil, 0, fmt.Errorf("counting apps: %w", err)
 	}
-	query, bounded := paged(`SELECT app_id FROM cvms WHERE `+cond+` GROUP BY app_id ORDER BY max(id) DESC`, args, q)
+	// An app stands where the newest of its CVMs that match stands: what is behind the
+	// page is not looked at.
+	newer := strings.ReplaceAll(cond, "c.", "n.")
+	query, bounded := paged(`SELECT app_id FROM cvms c WHERE `+cond+` AND NOT EXISTS (SELECT 1 FROM cvms n WHERE `+newer+` AND n.app_id = c.app_id AND n.id > c.id)
+		ORDER BY id DESC`, append(args[:len(args):len(args)], args...), q)
 	apps, err := rows(ctx, d.db, func(r scanner) (id string, err error) { return id, r.Scan(&id) }, query, bounded...)
 	if err != nil || len(apps) == 0 {
 		return nil, total, err
 	}
-	cvms, err := rows(ctx, d.db, scanCVM, cvmColumns+`WHERE `+cond+` AND app_id IN (`+marks(len(apps))+`) ORDER BY id DESC`, append(args, anys(apps)...)...)
+	cvms, err := rows(ctx, d.db, scanCVM, cvmColumns+`c WHERE `+cond+` AND app_id IN (`+marks(len(apps))+`) ORDER BY id DESC`, append(args, anys(apps)...)...)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -85,9 +117,23 @@ func (d *DB) AppPage(ctx context.Context, q store.ListQuery) (page [][]store.CVM
 	return page, total, nil
 }
 
-// OnNode returns the live CVMs of a node.
-func (d *DB) OnNode(ctx context.Context, node int64) ([]store.CVM, error) {
-	return rows(ctx, d.db, scanCVM, cvmColumns+`WHERE deleted_at = 0 AND node_id = ? ORDER BY id`, node)
+// OnNodes returns the live CVMs of some nodes, by node.
+func (d *DB) OnNodes(ctx context.Context, nodes []int64) (map[int64][]store.Resident, error) {
+	type placed struct {
+		node int64
+		r    store.Resident
+	}
+	all, err := rows(ctx, d.db, func(s scanner) (p placed, err error) {
+		var updated int64
+		err = s.Scan(&p.node, &p.r.ID, &p.r.UUID, &p.r.InstanceID, &p.r.Status, &updated)
+		p.r.UpdatedAt = at(updated)
+		return p, err
+	}, `SELECT node_id, id, uuid, instance_id, status, updated_at FROM cvms WHERE deleted_at = 0 AND node_id IN (`+marks(len(nodes))+`) ORDER BY id`, anys(nodes)...)
+	out := make(map[int64][]store.Resident, len(nodes))
+	for _, p := range all {
+		out[p.node] = append(out[p.node], p.r)
+	}
+	return out, err
 }
 
 // NameTaken tells whether a live CVM of the workspace has the name.

@@ -100,9 +100,12 @@ func meter(ctx context.Context, tx *sqldb.Tx, id int64, until, now time.Time, pr
 	if err != nil {
 		return fmt.Errorf("encoding meter: %w", err)
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO meters (cvm_id, workspace_id, at, running, body) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (cvm_id) DO UPDATE SET at = excluded.at, running = excluded.running, body = excluded.body`,
-		id, c.WorkspaceID, ms(m.At), flag(m.Open()), string(body)); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO meters (cvm_id, workspace_id, at, running, compute_rate, storage_rate, compute_rest, storage_rest, body)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (cvm_id) DO UPDATE SET at = excluded.at, running = excluded.running, compute_rate = excluded.compute_rate, storage_rate = excluded.storage_rate,
+		compute_rest = excluded.compute_rest, storage_rest = excluded.storage_rest, body = excluded.body`,
+		id, c.WorkspaceID, ms(m.At), flag(m.Open()), int64(m.Rates[billing.Compute]), int64(m.Rates[billing.Storage]),
+		m.Rest[billing.Compute], m.Rest[billing.Storage], string(body)); err != nil {
 		return fmt.Errorf("storing meter: %w", err)
 	}
 	if _, err := tx.ExecContext(ctx, `DELETE FROM meter_due WHERE cvm_id = ?`, id); err != nil {
@@ -243,6 +246,21 @@ func (d *DB) RunningMeters(ctx context.Context, workspace int64) ([]store.Runnin
 		return r, json.Unmarshal([]byte(body), &r.Meter)
 	}, `SELECT c.id, c.workspace_id, c.app_id, c.uuid, c.name, m.body FROM meters m JOIN cvms c ON c.id = m.cvm_id
 		WHERE m.running = 1 AND (? = 0 OR m.workspace_id = ?) ORDER BY c.id`, workspace, workspace)
+}
+
+// Accruing sums what stands open, as if it ended at a time, and what an hour of it
+// costs. Integers are divided as a meter does: each kind of each CVM by itself.
+func (d *DB) Accruing(ctx context.Context, workspace int64, t time.Time) (amount, hourly billing.Micro, err error) {
+	// A meter that was moved since t counts nothing.
+	const open = `(CASE WHEN compute_rate > 0 AND at < ? THEN (compute_rate * (? - at) + compute_rest) / 3600000 ELSE 0 END
+		+ CASE WHEN storage_rate > 0 AND at < ? THEN (storage_rate * (? - at) + storage_rest) / 3600000 ELSE 0 END)`
+	now := ms(t)
+	err = d.db.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(`+open+`), 0) AS BIGINT), CAST(COALESCE(SUM(compute_rate + storage_rate), 0) AS BIGINT)
+		FROM meters WHERE running = 1 AND workspace_id = ?`, now, now, now, now, workspace).Scan(&amount, &hourly)
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading what accrues: %w", err)
+	}
+	return amount, hourly, nil
 }
 
 // MeteredUntil tells whether nothing before a time is missing.

@@ -25,12 +25,12 @@ func (d *DB) HoldRoom(ctx context.Context, r store.Reservation, limit store.Room
 		if err != nil {
 			return fmt.Errorf("reading reservations: %w", err)
 		}
-		cvms, err := rows(ctx, tx, scanCVM, cvmColumns+`WHERE deleted_at = 0 AND node_id = ?`, r.NodeID)
+		promised, err := rows(ctx, tx, scanRoom, `SELECT node_id, vcpu, memory_mib, disk_gb FROM node_rooms WHERE node_id = ?`, r.NodeID)
 		if err != nil {
 			return err
 		}
-		for i := range cvms {
-			sum = sum.Plus(cvms[i].Takes())
+		for _, p := range promised {
+			sum = sum.Plus(p.room)
 		}
 		if !sum.Plus(held).Within(limit) {
 			return store.ErrNoRoom
@@ -52,18 +52,37 @@ func (d *DB) FreeRoom(ctx context.Context, id string) error {
 	return nil
 }
 
-// HeldRoom sums what is reserved by node.
-func (d *DB) HeldRoom(ctx context.Context) (map[int64]store.Room, error) {
-	type held struct {
-		node int64
-		room store.Room
-	}
-	all, err := rows(ctx, d.db, func(s scanner) (h held, err error) {
-		return h, s.Scan(&h.node, &h.room.VCPU, &h.room.MemoryMiB, &h.room.DiskGB)
-	}, `SELECT node_id, SUM(vcpu), SUM(memory_mib), SUM(disk_gb) FROM reservations WHERE expires_at > ? GROUP BY node_id`, ms(d.now()))
-	out := map[int64]store.Room{}
+type nodeRoom struct {
+	node int64
+	room store.Room
+}
+
+func scanRoom(s scanner) (h nodeRoom, err error) {
+	return h, s.Scan(&h.node, &h.room.VCPU, &h.room.MemoryMiB, &h.room.DiskGB)
+}
+
+// PromisedRoom sums what CVMs take and what is reserved, by node.
+func (d *DB) PromisedRoom(ctx context.Context) (map[int64]store.Room, error) {
+	all, err := rows(ctx, d.db, scanRoom, `SELECT node_id, vcpu, memory_mib, disk_gb FROM node_rooms
+		UNION ALL SELECT node_id, SUM(vcpu), SUM(memory_mib), SUM(disk_gb) FROM reservations WHERE expires_at > ? GROUP BY node_id`, ms(d.now()))
+	out := make(map[int64]store.Room, len(all))
 	for _, h := range all {
-		out[h.node] = h.room
+		out[h.node] = out[h.node].Plus(h.room)
+	}
+	return out, err
+}
+
+// ReplicasOf counts an app's live CVMs by node.
+func (d *DB) ReplicasOf(ctx context.Context, appID string) (map[int64]int, error) {
+	type count struct {
+		node int64
+		n    int
+	}
+	all, err := rows(ctx, d.db, func(s scanner) (c count, err error) { return c, s.Scan(&c.node, &c.n) },
+		`SELECT node_id, COUNT(*) FROM cvms WHERE deleted_at = 0 AND app_id = ? GROUP BY node_id`, appID)
+	out := make(map[int64]int, len(all))
+	for _, c := range all {
+		out[c.node] = c.n
 	}
 	return out, err
 }

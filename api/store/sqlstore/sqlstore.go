@@ -48,6 +48,9 @@ func Open(ctx context.Context, src sqldb.Source, now func() time.Time) (*DB, err
 	return d, nil
 }
 
+// Handle is the database, for who shares the store's connections.
+func (d *DB) Handle() *sqldb.DB { return d.db }
+
 // Close closes the database.
 func (d *DB) Close() error { return d.db.Close() }
 

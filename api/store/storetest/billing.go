@@ -80,6 +80,7 @@ func metering(t *testing.T, x *suite) {
 	if r := must[[]store.Running](t)(x.s.RunningMeters(ctx, a.WorkspaceID)); len(r) != 1 || r[0].Name != "one" || !r[0].Meter.Open() {
 		t.Errorf("running: %+v", r)
 	}
+	x.accrues(t, a.WorkspaceID)
 	x.status(t, c.ID, cloudapi.StatusStopped)
 	if done := must[bool](t)(x.s.MeteredUntil(ctx, a.WorkspaceID, x.clock.Now())); done {
 		t.Error("complete, with an event that was not read")
@@ -96,7 +97,9 @@ func metering(t *testing.T, x *suite) {
 	x.agrees(t, c)
 	x.status(t, c.ID, cloudapi.StatusRunning)
 	x.meter(t)
+	x.accrues(t, a.WorkspaceID)
 	x.clock.Add(50 * time.Hour)
+	x.accrues(t, a.WorkspaceID)
 	day := billing.Midnight(x.clock.Now())
 	if must[bool](t)(x.s.MeteredUntil(ctx, a.WorkspaceID, day)) {
 		t.Error("complete, with days that were not cut")

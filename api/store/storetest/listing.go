@@ -56,8 +56,10 @@ func listing(t *testing.T, x *suite) {
 		}
 	}
 	appPages(t, x, a.WorkspaceID)
-	if on := must[[]store.CVM](t)(x.s.OnNode(ctx, made[0].NodeID)); len(on) != 5 || !slices.Contains(names(on), foreign.Name) {
-		t.Errorf("on the node: %v", names(on))
+	on := must[map[int64][]store.Resident](t)(x.s.OnNodes(ctx, []int64{made[0].NodeID, made[0].NodeID + 100}))
+	if all := on[made[0].NodeID]; len(on) != 1 || len(all) != 5 || all[4].ID != foreign.ID || all[4].UUID != foreign.UUID || all[1].Status != cloudapi.StatusRunning ||
+		!all[4].UpdatedAt.Equal(foreign.UpdatedAt) {
+		t.Errorf("on the node: %+v", on)
 	}
 	ops := must[map[int64][]store.Operation](t)(x.s.OpenOpsOf(ctx, []int64{made[0].ID, made[1].ID, made[2].ID}))
 	if len(ops) != 2 || len(ops[made[0].ID]) != 1 || ops[made[0].ID][0].CVMID != made[0].ID || len(ops[made[2].ID]) != 1 {

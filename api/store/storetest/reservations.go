@@ -39,8 +39,8 @@ func reservations(t *testing.T, x *suite) {
 	if n != 4 {
 		t.Fatalf("%d reservations in the room of 4", n)
 	}
-	if sum := must[map[int64]store.Room](t)(x.s.HeldRoom(ctx)); sum[c.NodeID] != (store.Room{VCPU: 4, MemoryMiB: 4096, DiskGB: 100}) {
-		t.Errorf("reserved %+v", sum)
+	if sum := must[map[int64]store.Room](t)(x.s.PromisedRoom(ctx)); sum[c.NodeID] != limit {
+		t.Errorf("promised %+v", sum)
 	}
 	redeem := func(id string) error {
 		_, err := x.s.Change(ctx, c.ID, nil, func(ch *store.Change) error { ch.Reservation = id; return nil })
@@ -64,8 +64,8 @@ func reservations(t *testing.T, x *suite) {
 	if err := redeem("last"); !errors.Is(err, store.ErrReservationGone) {
 		t.Errorf("redeemed too late: %v", err)
 	}
-	if sum := must[map[int64]store.Room](t)(x.s.HeldRoom(ctx)); len(sum) != 0 {
-		t.Errorf("expired, and reserved: %+v", sum)
+	if sum := must[map[int64]store.Room](t)(x.s.PromisedRoom(ctx)); len(sum) != 1 || sum[c.NodeID] != c.Takes() {
+		t.Errorf("expired, and promised: %+v", sum)
 	}
 	if err := reserve("after", store.Room{VCPU: 4, MemoryMiB: 4096, DiskGB: 100}); err != nil {
 		t.Errorf("the room of expired ones: %v", err)

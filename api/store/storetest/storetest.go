@@ -54,7 +54,7 @@ func Run(t *testing.T, open Open) {
 		"accounts": accounts, "create": create, "change is atomic": atomic, "operations": operations,
 		"events": events, "find": find, "provisions": provisions, "watch": watch, "reservations": reservations, "concurrent changes": concurrent, "nodes": nodes,
 		"prepared changes": preparedChanges, "deletions": deletions, "history": history, "answers": answers, "webhooks": webhooks, "attestations": attestations, "cvms of an app": appCVMs, "deliveries of changes": hookEvents,
-		"listing": listing, "node proofs": nodeProofs, "metering": metering, "metering races": meteringRaces, "ledger": ledger, "limits": limits,
+		"listing": listing, "node proofs": nodeProofs, "metering": metering, "metering races": meteringRaces, "ledger": ledger, "limits": limits, "sums": sums,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &Clock{t: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}

@@ -16,10 +16,10 @@ import (
 var (
 	write   = flag.String("write", "", "write the tables between their markers in this file")
 	vms     = flag.Int("vms", 20, "VMs of the dry node; 1000 for a table to publish")
-	nodes   = flag.Int("nodes", 10, "nodes of the API; 10000 for a table to publish")
-	cvms    = flag.Int("cvms", 100, "CVMs of the API; 100000 for a table to publish")
-	deploys = flag.Int("deploys", 10, "deploys at once; 1000 for a table to publish")
-	reads   = flag.Int("reads", 5, "rounds of reads; 50 for a table to publish")
+	nodes   = flag.Int("nodes", 100, "nodes of the API; 10000 for a table to publish")
+	cvms    = flag.Int("cvms", 1000, "CVMs of the API; 100000 for a table to publish")
+	deploys = flag.Int("deploys", 40, "deploys at once; 1000 for a table to publish")
+	reads   = flag.Int("reads", 5, "rounds of reads; 40 for a table to publish")
 )
 
 func TestMain(m *testing.M) {
@@ -100,15 +100,14 @@ func millis(d time.Duration) string {
 	return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', 1, 64)
 }
 
-// rss is the resident memory of a process in MiB; 0 stands for this one.
-func rss(pid int) float64 {
-	who := "self"
-	if pid != 0 {
-		who = strconv.Itoa(pid)
-	}
-	b, _ := os.ReadFile("/proc/" + who + "/status")
+// rss is the resident memory of a process in MiB, peakRSS the most that it was.
+func rss(pid int) float64     { return memory(pid, "VmRSS:") }
+func peakRSS(pid int) float64 { return memory(pid, "VmHWM:") }
+
+func memory(pid int, what string) float64 {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) >= 2 && f[0] == "VmRSS:" {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == what {
 			kib, _ := strconv.ParseFloat(f[1], 64)
 			return kib / 1024
 		}

@@ -25,7 +25,8 @@ type fleet struct {
 	asked atomic.Int64 // GET /v1/node
 
 	mu  sync.Mutex
-	vms map[int]map[string]vmmapi.VM
+	vms map[int][]vmmapi.VM
+	was map[int][]byte // the answer with these VMs
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -34,7 +35,7 @@ func newFleet(t *testing.T) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{port: l.Addr().(*net.TCPAddr).Port, vms: map[int]map[string]vmmapi.VM{}}
+	f := &fleet{port: l.Addr().(*net.TCPAddr).Port, vms: map[int][]vmmapi.VM{}, was: map[int][]byte{}}
 	f.node = []byte(encode(t, vmmapi.Node{ID: "node", Name: "node", Driver: "dry", Region: "here", Simulated: true,
 		Capacity: vmmapi.Resources{VCPU: 64, MemoryMiB: 256 << 10, DiskMiB: 4 << 20}, Used: vmmapi.Resources{VCPU: 10, MemoryMiB: 20 << 10, DiskMiB: 200 << 10}}))
 	f.image = []byte(encode(t, []vmmapi.Image{{Name: "phala-0.1.0", Version: "0.1.0"}}))
@@ -51,20 +52,18 @@ func (f *fleet) url(n int) string {
 func (f *fleet) put(n int, vm vmmapi.VM) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.vms[n] == nil {
-		f.vms[n] = map[string]vmmapi.VM{}
-	}
-	f.vms[n][vm.Spec.ID] = vm
+	f.vms[n] = append(f.vms[n], vm)
+	delete(f.was, n)
 }
 
-func (f *fleet) list(n int) []vmmapi.VM {
+// list answers without what is handed to the guests, as a VMM does for the brief view.
+func (f *fleet) list(n int) []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := []vmmapi.VM{}
-	for _, v := range f.vms[n] {
-		out = append(out, v)
+	if f.was[n] == nil {
+		f.was[n], _ = json.Marshal(append([]vmmapi.VM{}, f.vms[n]...))
 	}
-	return out
+	return f.was[n]
 }
 
 func (f *fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -80,7 +79,7 @@ func (f *fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		part := strings.Split(host, ".")
 		high, _ := strconv.Atoi(part[2])
 		low, _ := strconv.Atoi(part[3])
-		_ = json.NewEncoder(w).Encode(f.list(high*250 + low - 1))
+		_, _ = w.Write(f.list(high*250 + low - 1))
 	default:
 		rpc.WriteJSON(w, http.StatusNotFound, struct{}{})
 	}

@@ -2,12 +2,14 @@ package vm
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/confidential-cloud/phala/api/billing"
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/api/store/sqlstore"
@@ -62,7 +64,11 @@ func seed(t *testing.T, c childConfig, f *fleet, from, to int) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := db.ExecContext(t.Context(), "ANALYZE"); err != nil {
+	tidy := "ANALYZE"
+	if db.Kind == sqldb.Postgres {
+		tidy = "VACUUM ANALYZE" // what autovacuum does in time
+	}
+	if _, err := db.ExecContext(t.Context(), tidy); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -70,10 +76,20 @@ func seed(t *testing.T, c childConfig, f *fleet, from, to int) {
 func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f *fleet, from, n int) error {
 	t.Helper()
 	now := time.Now().UnixMilli()
-	compose := []byte(encode(t, map[string]any{"manifest_version": 2, "name": "seeded", "runner": "docker-compose", "kms_enabled": true, "gateway_enabled": true,
-		"docker_compose_file": "services:\n  web:\n    image: nginx:1.27\n    ports:\n      - 80:80\n" + strings.Repeat("# what people write\n", 50)}))
-	body := encode(t, store.Body{InstanceType: "tdx.small", VCPU: 1, MemoryMiB: 2048, DiskGB: 20, AppCompose: compose, ComposeHash: strings.Repeat("ab", 32),
-		EncryptedEnv: []byte(strings.Repeat("x", 300))})
+	compose := func(i int) ([]byte, string) { // each app has its own
+		b := []byte(encode(t, map[string]any{"manifest_version": 2, "name": "seeded", "runner": "docker-compose", "kms_enabled": true, "gateway_enabled": true,
+			"docker_compose_file": fmt.Sprintf("services:\n  web:\n    image: nginx:1.27\n    ports:\n      - 80:80\n    environment:\n      - N=%d\n", i) + strings.Repeat("# what people write\n", 50)}))
+		return b, fmt.Sprintf("%x", sha256.Sum256(b))
+	}
+	size := billing.Size{Type: "tdx.small", VCPU: 1, MemoryMiB: 2048, DiskGB: 20}
+	meter := encode(t, billing.Meter{Seq: 1 << 40, At: time.UnixMilli(now).UTC(), Status: cloudapi.StatusRunning, Size: size, Ran: true,
+		Rates: map[string]billing.Micro{billing.Compute: 58000, billing.Storage: 2780}})
+	body := func(i int) string {
+		c, hash := compose(i)
+		return encode(t, store.Body{InstanceType: size.Type, VCPU: size.VCPU, MemoryMiB: size.MemoryMiB, DiskGB: size.DiskGB, AppCompose: c, ComposeHash: hash,
+			EncryptedEnv: []byte(strings.Repeat("x", 300)), StartedAt: time.UnixMilli(now).UTC(),
+			Face: &store.Face{Of: hash, Gateway: true, PublicTCB: true, Ports: []int{0}}})
+	}
 	insert := func(table, columns string, row func(i int) []any) error {
 		var args []any
 		var q strings.Builder
@@ -94,9 +110,9 @@ func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f 
 		app, _ := cvm.ParseAppID(seededApp(i))
 		inst, _ := cvm.ParseInstanceID(seededApp(i))
 		f.put(node, vmmapi.VM{State: vmmapi.StateRunning, Desired: "running", Boots: 1, InstanceID: inst, StartedAt: time.UnixMilli(now).UTC(),
-			Spec: vmmapi.Spec{ID: seededUUID(i), Name: seededName(i), AppID: app, App: vmmapi.App{AppCompose: compose},
+			Spec: vmmapi.Spec{ID: seededUUID(i), Name: seededName(i), AppID: app,
 				Resources: vmmapi.Resources{VCPU: 1, MemoryMiB: 2048, DiskMiB: 20 << 10}}})
-		return []any{i + 1, p.WorkspaceID, p.UserID, seededUUID(i), seededName(i), seededApp(i), seededApp(i), nodeIDs[node], cloudapi.StatusRunning, 1, now, now, body}
+		return []any{i + 1, p.WorkspaceID, p.UserID, seededUUID(i), seededName(i), seededApp(i), seededApp(i), nodeIDs[node], cloudapi.StatusRunning, 1, now, now, body(i)}
 	})
 	if err != nil {
 		return err
@@ -107,7 +123,13 @@ func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f 
 		return err
 	}
 	if err := insert("revisions", "cvm_id, workspace_id, app_id, generation, compose_hash, kind, created_at, app_compose", func(i int) []any {
-		return []any{i + 1, p.WorkspaceID, seededApp(i), 1, strings.Repeat("ab", 32), store.Deploy, now, compose}
+		c, hash := compose(i)
+		return []any{i + 1, p.WorkspaceID, seededApp(i), 1, hash, store.Deploy, now, c}
+	}); err != nil {
+		return err
+	}
+	if err := insert("meters", "cvm_id, workspace_id, at, running, compute_rate, storage_rate, body", func(i int) []any {
+		return []any{i + 1, p.WorkspaceID, now, 1, 58000, 2780, meter}
 	}); err != nil {
 		return err
 	}
@@ -118,8 +140,32 @@ func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f 
 			return err
 		}
 	}
-	if tx.Kind == sqldb.Postgres {
-		_, err = tx.ExecContext(context.Background(), `SELECT setval(pg_get_serial_sequence('cvms', 'id'), ?)`, from+n)
+	if err := seedSums(tx, p.WorkspaceID, nodeIDs, from, n); err != nil {
+		return err
 	}
+	if tx.Kind == sqldb.Postgres {
+		_, err = tx.ExecContext(context.Background(), `SELECT setval(pg_get_serial_sequence('cvms', 'id'), 1000000)`) // behind all that are seeded
+	}
+	return err
+}
+
+// seedSums keeps the sums that the store keeps.
+func seedSums(tx *sqldb.Tx, workspace int64, nodeIDs []int64, from, n int) error {
+	ctx := context.Background()
+	for i := from; i < from+n; {
+		node := i / perNode
+		some := min((node+1)*perNode, from+n) - i
+		_, err := tx.ExecContext(ctx, `INSERT INTO node_rooms (node_id, vcpu, memory_mib, disk_gb) VALUES (?, ?, ?, ?)
+			ON CONFLICT (node_id) DO UPDATE SET vcpu = node_rooms.vcpu + excluded.vcpu, memory_mib = node_rooms.memory_mib + excluded.memory_mib, disk_gb = node_rooms.disk_gb + excluded.disk_gb`,
+			nodeIDs[node%len(nodeIDs)], some, some*2048, some*20)
+		if err != nil {
+			return err
+		}
+		i += some
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO workspace_sums (workspace_id, cvms, apps, vcpu, memory_mib, disk_gb) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (workspace_id) DO UPDATE SET cvms = workspace_sums.cvms + excluded.cvms, apps = workspace_sums.apps + excluded.apps,
+		vcpu = workspace_sums.vcpu + excluded.vcpu, memory_mib = workspace_sums.memory_mib + excluded.memory_mib, disk_gb = workspace_sums.disk_gb + excluded.disk_gb`,
+		workspace, n, n, n, n*2048, n*20)
 	return err
 }

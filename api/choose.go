@@ -1,0 +1,105 @@
+package api
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/confidential-cloud/phala/api/scheduler"
+	"github.com/confidential-cloud/phala/api/store"
+)
+
+// chooser chooses nodes for CVMs that are made at the same time: each sees what was
+// chosen before it, though it is not in the database yet, so that a thousand do not
+// all choose the same node. What it knows may be old by viewAge: HoldRoom decides.
+type chooser struct {
+	mu      sync.Mutex
+	view    view
+	at      map[int64]int // place of a node in view.nodes
+	read    time.Time
+	pending map[string]store.Reservation // chosen, and not stored yet
+}
+
+// viewAge is how long all nodes are seen as they were read, where they are many.
+const viewAge = 200 * time.Millisecond
+
+// choose finds a node, and the limit of its room. The caller calls chosen with id when
+// the room is stored or was refused.
+func (s *Server) choose(ctx context.Context, r scheduler.Request, app, id string) (n scheduler.Node, limit store.Room, why string, err error) {
+	if app != "" {
+		if r.Replicas, err = s.store.ReplicasOf(ctx, app); err != nil {
+			return n, limit, "", err
+		}
+	}
+	s.nodes.refresh(ctx, fresh) // before its turn: it may ask them
+	c := &s.chooser
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	young := len(s.nodes.list) > askAtOnce && time.Since(c.read) < viewAge
+	if !young {
+		err = c.look(ctx, s)
+	}
+	if err == nil {
+		n, why, err = scheduler.Pick(r, c.view.nodes)
+	}
+	if err != nil && young { // room that was given back since
+		if err = c.look(ctx, s); err == nil {
+			n, why, err = scheduler.Pick(r, c.view.nodes)
+		}
+	}
+	if err != nil {
+		return n, limit, "", err
+	}
+	p := c.view.promised[n.ID]
+	limit = store.Room{VCPU: n.Free.VCPU, MemoryMiB: n.Free.MemoryMiB, DiskGB: n.Free.DiskGB}.Plus(p)
+	if id != "" {
+		if c.pending == nil {
+			c.pending = map[string]store.Reservation{}
+		}
+		h := store.Reservation{NodeID: n.ID, Room: store.Room{VCPU: r.Need.VCPU, MemoryMiB: r.Need.MemoryMiB, DiskGB: r.Need.DiskGB}}
+		c.pending[id] = h
+		c.promise(h)
+	}
+	return n, limit, why, nil
+}
+
+// look reads all nodes again.
+func (c *chooser) look(ctx context.Context, s *Server) (err error) {
+	begin := time.Now()
+	if c.view, err = s.see(ctx, ""); err != nil {
+		c.read = time.Time{}
+		return err
+	}
+	c.read, c.at = begin, make(map[int64]int, len(c.view.nodes))
+	for i := range c.view.nodes {
+		c.at[c.view.nodes[i].ID] = i
+	}
+	for _, h := range c.pending {
+		c.promise(h)
+	}
+	return nil
+}
+
+// promise takes room from what is seen.
+func (c *chooser) promise(h store.Reservation) {
+	i, ok := c.at[h.NodeID]
+	if !ok {
+		return
+	}
+	p := c.view.promised[h.NodeID].Plus(h.Room)
+	c.view.promised[h.NodeID] = p
+	n := &c.view.nodes[i]
+	n.Free.VCPU = min(n.Free.VCPU, n.Capacity.VCPU-p.VCPU)
+	n.Free.MemoryMiB = min(n.Free.MemoryMiB, n.Capacity.MemoryMiB-p.MemoryMiB)
+	n.Free.DiskGB = min(n.Free.DiskGB, n.Capacity.DiskGB-p.DiskGB)
+}
+
+// chosen ends a choice: its room is stored, or (again) the nodes are to be read anew.
+func (c *chooser) chosen(id string, again bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pending, id)
+	if again {
+		c.read = time.Time{}
+	}
+}
