@@ -117,7 +117,7 @@ func printSpread[T any](a *app, items []T, none string, head []string, row func(
 }
 
 func (a *app) instancesCmd() *cobra.Command {
-	return a.group("instances", "The instances of an app", a.instancesListCmd(), a.instancesAddCmd(), a.instancesRemoveCmd())
+	return a.group("instances", "The instances of an app", a.watchable(a.instancesListCmd()), a.instancesAddCmd(), a.instancesRemoveCmd())
 }
 
 // appID is the app a command is about: flag, then phala.toml.

@@ -87,9 +87,10 @@ func (a *app) nodeListing(use string) *cobra.Command {
 }
 
 func (a *app) nodesCmd() *cobra.Command {
-	c := a.nodeListing("list")
+	c := a.watchable(a.nodeListing("list"))
 	c.Aliases = []string{"ls"}
 	g := a.group("nodes", "List nodes", c)
+	g.Flags().AddFlagSet(c.Flags())
 	g.RunE = c.RunE // `phala nodes` alone lists, which is what a person means
 	return g
 }

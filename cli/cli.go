@@ -47,6 +47,7 @@ type Config struct {
 	TTY     bool                                   // stdin and stderr are a terminal: prompts and live progress
 	Secret  func(prompt string) ([]byte, error)    // reads without echo; nil without a TTY
 	RunTool func(name string, arg ...string) error // runs another program with our streams
+	Columns func(io.Writer) int                    // width of the terminal that a stream is, 0 for none; nil is none
 }
 
 // app is one run of the command.
@@ -62,6 +63,7 @@ type app struct {
 	interactive bool
 	reported    bool // the error is on the screen already
 	lines       *bufio.Reader
+	screen      int // width of the terminal that --watch draws on
 }
 
 // Run executes one command and returns its exit code.
@@ -78,6 +80,7 @@ func Run(ctx context.Context, c Config) int {
 	root.SetIn(c.Stdin)
 	root.SetOut(c.Stdout)
 	root.SetErr(c.Stderr)
+	a.tellDeprecated(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return ExitOK
@@ -90,6 +93,14 @@ func Run(ctx context.Context, c Config) int {
 		a.printError(err)
 	}
 	return exitCode(err)
+}
+
+// tellDeprecated says so on stderr; cobra would on stdout, in the midst of the result.
+func (a *app) tellDeprecated(root *cobra.Command) {
+	if c, _, err := root.Find(a.Args); err == nil && c.Deprecated != "" {
+		a.say("%s", a.warn(c.CommandPath()+" is deprecated: "+c.Deprecated))
+		c.Deprecated, c.Hidden = "", true
+	}
 }
 
 func exitCode(err error) int {
@@ -160,11 +171,11 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w\nsee: %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(a.deployCmd(), a.cvmsCmd(), a.psCmd(), a.logsCmd(), a.envsCmd(), a.appsCmd(), a.instancesCmd(),
+	root.AddCommand(a.deployCmd(), a.templatesCmd(), a.cvmsCmd(), a.watchable(a.psCmd()), a.logsCmd(), a.envsCmd(), a.watchable(a.appsCmd()), a.instancesCmd(),
 		a.linkCmd(), a.sshCmd(), a.cpCmd(), a.sshKeysCmd(), a.runtimeConfigCmd(), a.allowDevicesCmd(),
-		a.loginCmd(), a.logoutCmd(), a.statusCmd(), a.whoamiCmd(), a.profilesCmd(), a.switchCmd(), a.authCmd(),
-		a.verifyCmd(), a.evidenceCmd(), a.collateralCmd(), a.measureCmd(), a.walletCmd(), a.trustCmd(),
-		a.nodesCmd(), a.nodeCmd(), a.imageCmd(), a.volumeCmd(), a.kmsCmd(), a.instanceTypesCmd(), a.osImagesCmd(), a.usageCmd(), a.invoicesCmd(), a.apiCmd(),
+		a.loginCmd(), a.logoutCmd(), a.watchable(a.statusCmd()), a.whoamiCmd(), a.profilesCmd(), a.switchCmd(), a.authCmd(),
+		a.verifyCmd(), a.ledgerCmd(), a.evidenceCmd(), a.collateralCmd(), a.measureCmd(), a.walletCmd(), a.trustCmd(),
+		a.nodesCmd(), a.nodeCmd(), a.imageCmd(), a.volumeCmd(), a.kmsCmd(), a.instanceTypesCmd(), a.osImagesCmd(), a.watchable(a.usageCmd()), a.invoicesCmd(), a.apiCmd(),
 		a.completionCmd(root), a.upCmd(), a.downCmd(), a.dockerCmd(), a.simulatorCmd(), a.selfCmd(), a.configCmd(), a.doctorCmd())
 	a.completions(root)
 	root.CompletionOptions.DisableDefaultCmd = true
@@ -193,10 +204,30 @@ func (a *app) unknownCommand(c *cobra.Command, args []string) error {
 		return nil
 	}
 	msg := fmt.Sprintf("unknown command %q for %q", args[0], c.CommandPath())
-	if s := c.SuggestionsFor(args[0]); len(s) > 0 {
-		msg += "\ndid you mean: " + c.CommandPath() + " " + strings.Join(s, ", "+c.CommandPath()+" ") + "?"
+	var meant []string
+	for _, s := range c.SuggestionsFor(args[0]) {
+		meant = append(meant, c.CommandPath()+" "+s)
+	}
+	if len(meant) == 0 {
+		meant = elsewhere(c.Root(), args[0])
+	}
+	if len(meant) > 0 {
+		msg += "\ndid you mean: " + strings.Join(meant, ", ") + "?"
 	}
 	return usage("%s\nsee: %s --help", msg, c.CommandPath())
+}
+
+// elsewhere finds commands of that name in other groups: resize is cvms resize.
+func elsewhere(c *cobra.Command, name string) (out []string) {
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() && (sub.Name() == name || sub.HasAlias(name)) {
+			out = append(out, sub.CommandPath())
+		}
+		if len(out) < 4 {
+			out = append(out, elsewhere(sub, name)...)
+		}
+	}
+	return out
 }
 
 // group is a command that only holds others.
@@ -221,7 +252,7 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 func OS(version string) Config {
 	wd, _ := os.Getwd()
 	c := Config{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Getenv: os.Getenv, Workdir: wd, Version: version, Now: time.Now, RunTool: runTool}
+		Getenv: os.Getenv, Workdir: wd, Version: version, Now: time.Now, RunTool: runTool, Columns: columns}
 	c.TTY, c.Secret = terminal()
 	return c
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) cvmsCmd() *cobra.Command {
-	return a.group("cvms", "Manage CVMs", a.cvmsListCmd(), a.cvmsGetCmd(),
+	return a.group("cvms", "Manage CVMs", a.watchable(a.cvmsListCmd()), a.watchable(a.cvmsGetCmd()),
 		a.powerCmd("start", "Start a stopped CVM", cloudapi.StatusRunning, (*cloudapi.Client).Start),
 		a.powerCmd("stop", "Stop a running CVM; its volumes stay", cloudapi.StatusStopped, (*cloudapi.Client).Shutdown),
 		a.powerCmd("restart", "Restart a CVM", cloudapi.StatusRunning, (*cloudapi.Client).Restart),

@@ -16,6 +16,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/composefile"
 	"github.com/confidential-cloud/phala/keys"
+	"github.com/confidential-cloud/phala/templates"
 )
 
 // deployFlags are the flags of deploy.
@@ -29,6 +30,8 @@ type deployFlags struct {
 	vcpu, memory                                              int
 	uuid, kmsID, sshKey, customApp, nonce                     string
 	commitFlags
+
+	template *templates.Template // instead of a compose file
 }
 
 const deployLong = `Deploy a docker-compose file as a confidential VM, or update the one with this name.
@@ -203,7 +206,7 @@ func (a *app) existing(f *deployFlags, s *session) string {
 // deployEnv reads the environment; a development image gets the SSH key through it.
 func (a *app) deployEnv(j *job) (err error) {
 	envs := j.f.envs
-	if len(envs) == 0 && j.s.project.EnvFile != "" {
+	if len(envs) == 0 && j.s.project.EnvFile != "" && j.f.template == nil {
 		envs = []string{j.s.project.EnvFile}
 	}
 	if j.f.devOS || j.f.sshKey != "" {
@@ -221,6 +224,9 @@ func (a *app) deployEnv(j *job) (err error) {
 // readCompose reads and lints the compose file.
 func (a *app) readCompose(j *job) error {
 	path := first(j.f.compose, j.s.project.ComposeFile)
+	if j.f.template != nil {
+		return a.lintCompose(j, "template "+j.f.template.ID, []byte(j.f.template.Compose))
+	}
 	if path == "" {
 		for _, p := range []string{"docker-compose.yml", "docker-compose.yaml", "compose.yaml", "compose.yml"} {
 			if path == "" && exists(a.path(p)) {
@@ -237,6 +243,10 @@ func (a *app) readCompose(j *job) error {
 	} else if err != nil {
 		return cvm.Errorf(cvm.Invalid, "reading the compose file: %w", err)
 	}
+	return a.lintCompose(j, path, b)
+}
+
+func (a *app) lintCompose(j *job, path string, b []byte) (err error) {
 	if j.file, err = composefile.Parse(b); err == nil {
 		err = j.file.Check()
 	}

@@ -60,8 +60,9 @@ func (a *app) doctorCmd() *cobra.Command {
 }
 
 func (a *app) showFindings(found []finding) {
+	p := a.onOut()
 	for _, f := range found {
-		mark := map[string]string{stateOK: a.good(""), stateWarning: a.warn(""), stateFailed: a.bad("")}[f.State]
+		mark := map[string]string{stateOK: p.good(""), stateWarning: p.warn(""), stateFailed: p.bad("")}[f.State]
 		a.printf("%s%-14s %s\n", first(mark, "- "), f.Name, f.Text)
 		if f.Fix != "" {
 			a.printf("  fix: %s\n", f.Fix)

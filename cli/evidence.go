@@ -207,9 +207,10 @@ func readTime(s string) (time.Time, error) {
 }
 
 func (a *app) printEvidence(r check.Report) {
-	head := a.bad("REJECTED")
+	p := a.onOut()
+	head := p.bad("REJECTED")
 	if r.Verified() {
-		head = a.good("VERIFIED")
+		head = p.good("VERIFIED")
 	}
 	a.printf("%s\n%s\n\n", head, verify.Printable(r.Summary))
 	advisories := "none"
@@ -220,7 +221,7 @@ func (a *app) printEvidence(r check.Report) {
 		{"policy", r.Policy}, {"at", r.At.Format(time.RFC3339)}})
 	a.printf("\n")
 	for _, c := range r.Checks {
-		mark := map[claim.Verdict]string{claim.Passed: a.paint("32", "✓"), claim.Failed: a.paint("31", "✗"), claim.Skipped: a.paint("33", "–")}[c.Status]
+		mark := map[claim.Verdict]string{claim.Passed: p.paint("32", "✓"), claim.Failed: p.paint("31", "✗"), claim.Skipped: p.paint("33", "–")}[c.Status]
 		a.printf("%s %s (%s)\n", mark, c.Title, c.Name)
 		if c.Status != claim.Passed {
 			a.printf("    %s\n", verify.Printable(c.Hint))
@@ -229,10 +230,10 @@ func (a *app) printEvidence(r check.Report) {
 			a.printf("    wanted %s, found %s\n", verify.Printable(c.Want), verify.Printable(c.Got))
 		}
 	}
-	for _, p := range r.Parts {
-		a.printf("%s\n", verify.Printable("part "+p.Name+": "+p.Variant+", bound by "+string(p.Binding)))
+	for _, part := range r.Parts {
+		a.printf("%s\n", verify.Printable("part "+part.Name+": "+part.Variant+", bound by "+string(part.Binding)))
 	}
 	for _, n := range r.Notes {
-		a.printf("\n%s\n", a.warn(verify.Printable(n)))
+		a.printf("\n%s\n", p.warn(verify.Printable(n)))
 	}
 }

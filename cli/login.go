@@ -182,10 +182,17 @@ func (a *app) statusCmd() *cobra.Command {
 				return a.printJSON(map[string]any{"profile": s.name, "api_prefix": s.api.Base, "user": me.User, "workspace": me.Workspace,
 					"credits": me.Credits, "trust_profile": s.extra.Trust, "wallet": s.walletPath()})
 			}
-			a.printFields([]field{{"Profile", s.name}, {"API", s.api.Base}, {"User", me.User.Username + " <" + me.User.Email + ">"},
+			a.printFields([]field{{"Profile", s.name}, {"API", s.api.Base}, {"User", person(me.User)},
 				{"Workspace", me.Workspace.Name}, {"Trust profile", first(s.extra.Trust, "none (phala trust use FILE)")}, {"Wallet", s.walletPath()}})
 			return nil
 		}}
+}
+
+func person(u cloudapi.User) string {
+	if u.Email == "" {
+		return u.Username
+	}
+	return u.Username + " <" + u.Email + ">"
 }
 
 func (a *app) whoamiCmd() *cobra.Command {

@@ -146,7 +146,7 @@ func (a *app) instanceLogs(ctx context.Context, s *session, id string, fl *logFl
 	var mu sync.Mutex
 	g, ctx := errgroup.WithContext(ctx)
 	for _, r := range refs {
-		w := &prefixed{mu: &mu, to: a.Stdout, name: a.paint("36", r[:min(8, len(r))]) + " | "}
+		w := &prefixed{mu: &mu, to: a.Stdout, name: a.onOut().paint("36", r[:min(8, len(r))]) + " | "}
 		g.Go(func() error {
 			defer w.flush()
 			err := a.streamLogs(ctx, s, r, fl, cloneQuery(q), w)
@@ -207,6 +207,10 @@ func (a *app) streamLogs(ctx context.Context, s *session, id string, fl *logFlag
 		body, err = s.api.SerialLogs(ctx, id, q)
 	} else {
 		body, err = s.api.Logs(ctx, id, fl.container, q)
+	}
+	var ce *cvm.Error
+	if errors.As(err, &ce) && ce.Code == cvm.NotFound && fl.container != "" && ce.Fix == "" {
+		ce.Fix = "phala ps --cvm-id " + id + " lists its containers"
 	}
 	if err != nil {
 		return err

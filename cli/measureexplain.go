@@ -129,11 +129,11 @@ func (a *app) printExplained(out explained) error {
 		}
 	} else {
 		for _, d := range out.Differences {
-			a.printf("%s\n", a.bad(d.String()))
+			a.printf("%s\n", a.onOut().bad(d.String()))
 			a.printf("  want %s\n  got  %s\n", d.Want, d.Got)
 		}
 		if out.Matches {
-			a.printf("%s\n", a.good("MRTD and RTMR0 to RTMR2 are what image "+out.Image.String()[:16]+" measures in this VM"))
+			a.printf("%s\n", a.onOut().good("MRTD and RTMR0 to RTMR2 are what image "+out.Image.String()[:16]+" measures in this VM"))
 		}
 		if out.ACPI == "unchecked" {
 			a.say("%s", a.warn("the ACPI tables are the evidence's own: no list names those of this VM shape"))

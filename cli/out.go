@@ -5,26 +5,39 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
-// color reports whether stderr may carry colours.
-func (a *app) color() bool { return a.TTY && a.Getenv("NO_COLOR") == "" && a.Getenv("TERM") != "dumb" }
+// palette colours text for one stream, or not at all.
+type palette bool
 
-func (a *app) paint(code, s string) string {
-	if !a.color() {
+// colored is what a stream may carry: stderr and stdout go to different places often.
+func (a *app) colored(stream bool) palette {
+	return palette(stream && a.Getenv("NO_COLOR") == "" && a.Getenv("TERM") != "dumb")
+}
+
+// onOut is the palette of stdout.
+func (a *app) onOut() palette { return a.colored(a.columns(a.Stdout) > 0) }
+
+func (p palette) paint(code, s string) string {
+	if !p {
 		return s
 	}
 	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }
 
-func (a *app) good(s string) string { return a.paint("32", "✓") + " " + s }
-func (a *app) bad(s string) string  { return a.paint("31", "✗") + " " + s }
-func (a *app) warn(s string) string { return a.paint("33", "⚠") + " " + s }
+func (p palette) good(s string) string { return p.paint("32", "✓") + " " + s }
+func (p palette) bad(s string) string  { return p.paint("31", "✗") + " " + s }
+func (p palette) warn(s string) string { return p.paint("33", "⚠") + " " + s }
+
+// These are for stderr.
+func (a *app) paint(code, s string) string { return a.colored(a.TTY).paint(code, s) }
+func (a *app) good(s string) string        { return a.colored(a.TTY).good(s) }
+func (a *app) bad(s string) string         { return a.colored(a.TTY).bad(s) }
+func (a *app) warn(s string) string        { return a.colored(a.TTY).warn(s) }
 
 // say writes a line for the person, on stderr.
 func (a *app) say(format string, args ...any) { fmt.Fprintf(a.Stderr, format+"\n", args...) }
@@ -71,12 +84,12 @@ func printList[T any](a *app, items []T, none string, head []string, row func(T)
 		a.say("%s", none)
 		return nil
 	}
-	tw := tabwriter.NewWriter(a.Stdout, 0, 2, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.Join(head, "\t"))
+	rows := make([][]string, 0, len(items))
 	for _, it := range items {
-		fmt.Fprintln(tw, strings.Join(row(it), "\t"))
+		rows = append(rows, row(it))
 	}
-	return tw.Flush()
+	a.table(head, rows)
+	return nil
 }
 
 // field is one line of a detail page.

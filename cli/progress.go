@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -80,6 +81,16 @@ func (s *steps) took() string {
 	return fmt.Sprintf("%.1fs", s.a.Now().Sub(s.since).Seconds())
 }
 
+// oneLine keeps a turning line on one line: what wraps is not cleared.
+func oneLine(line, took string, width int) string {
+	line = strings.ReplaceAll(line, "\n", " ")
+	room := width - len(took) - 5 // the turning sign, two gaps, the cursor
+	if r := []rune(line); width > 0 && len(r) > room {
+		line = string(r[:max(room-1, 0)]) + "…"
+	}
+	return line + "  " + took
+}
+
 func (s *steps) turn(quit, done chan struct{}) {
 	defer close(done)
 	t := time.NewTicker(120 * time.Millisecond)
@@ -90,9 +101,9 @@ func (s *steps) turn(quit, done chan struct{}) {
 		if s.note != "" {
 			line += ": " + s.note
 		}
-		line += "  " + s.took()
+		took := s.took()
 		s.mu.Unlock()
-		fmt.Fprintf(s.a.Stderr, "\r\x1b[K%s %s", string([]rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")[i%10]), line)
+		fmt.Fprintf(s.a.Stderr, "\r\x1b[K%s %s", string([]rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")[i%10]), oneLine(line, took, s.a.columns(s.a.Stderr)))
 		select {
 		case <-quit:
 			fmt.Fprint(s.a.Stderr, "\r\x1b[K")

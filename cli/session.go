@@ -186,7 +186,11 @@ func (a *app) withCVM(ctx context.Context, args []string, fn func(context.Contex
 	if err != nil {
 		return err
 	}
-	err = a.explain(s, fn(ctx, s, id))
+	return naming(s, id, a.explain(s, fn(ctx, s, id)))
+}
+
+// naming says which CVM there is none of.
+func naming(s *session, id string, err error) error {
 	var ce *cvm.Error
 	if errors.As(err, &ce) && ce.Reason == "cvm-not-found" {
 		ce.Message = fmt.Sprintf("there is no CVM %q in the cloud at %s", id, s.api.Base)

@@ -53,7 +53,7 @@ func (a *app) sshTarget(ctx context.Context, id string, f *sshFlags) (t sshTarge
 		}
 		v, err := s.api.CVM(ctx, id)
 		if err != nil {
-			return t, a.explain(s, err)
+			return t, naming(s, id, a.explain(s, err))
 		}
 		if v.Status != cloudapi.StatusRunning {
 			return t, cvm.Errorf(cvm.Precondition, "%s is %s, not running", v.Name, v.Status).WithFix("phala cvms start " + v.Name)
@@ -235,8 +235,17 @@ func (a *app) connect(tool string, dry bool, arg []string) error {
 		a.printf("%s\n", line)
 		return nil
 	}
-	return a.tool(tool, arg...)
+	err := a.tool(tool, arg...)
+	var exit *exitError
+	if errors.As(err, &exit) && exit.code == sshFailed {
+		a.say("%s", a.warn("the connection did not come about, or was lost: an SSH server runs in development images only, with your key"))
+		a.say("  fix: phala deploy --dev-os (phala os-images shows which are), then phala logs --serial; -v shows what ssh does")
+	}
+	return err
 }
+
+// sshFailed is the exit code of ssh and scp for their own trouble.
+const sshFailed = 255
 
 // tool runs another program with our streams; its exit code becomes ours.
 func (a *app) tool(name string, arg ...string) error {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 
@@ -20,6 +21,19 @@ func terminal() (bool, func(string) ([]byte, error)) {
 		fmt.Fprintln(os.Stderr)
 		return b, err
 	}
+}
+
+// columns is the width of the terminal that w is, or 0.
+func columns(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok || !isatty.IsTerminal(f.Fd()) {
+		return 0
+	}
+	n, _, err := term.GetSize(int(f.Fd())) //nolint:gosec // a descriptor is small
+	if err != nil || n < 1 {
+		return 80
+	}
+	return n
 }
 
 func runTool(name string, arg ...string) error {

@@ -27,16 +27,16 @@ func (a *app) beside(name string) (string, error) {
 }
 
 func (a *app) devcloudCmd(verb, short string) *cobra.Command {
-	return &cobra.Command{Use: verb + " [-- flags of " + devcloudName + "]", Short: short, Args: cobra.ArbitraryArgs,
+	return &cobra.Command{Use: verb + " [flags of " + devcloudName + "]", Short: short, DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, as []string) error {
+			if firstOf(as) == "--" {
+				as = as[1:]
+			}
 			path, err := a.beside(devcloudName)
 			if err != nil {
 				return err
 			}
-			if err := a.RunTool(path, append([]string{verb}, as...)...); err != nil {
-				return cvm.Errorf(cvm.Internal, "%s %s: %w", devcloudName, verb, err)
-			}
-			return nil
+			return a.tool(path, append([]string{verb}, as...)...)
 		}}
 }
 

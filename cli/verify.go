@@ -101,7 +101,7 @@ func (a *app) report(r *verify.Report, html string, all bool) error {
 }
 
 func (a *app) style(all bool) verify.Style {
-	code := func(c string) func(string) string { return func(s string) string { return a.paint(c, s) } }
+	code := func(c string) func(string) string { return func(s string) string { return a.onOut().paint(c, s) } }
 	return verify.Style{Pass: code("32"), Fail: code("31"), Skip: code("33"), Bold: code("1"), Dim: code("2"), Banner: code("1;33"), All: all}
 }
 
@@ -140,7 +140,7 @@ func (a *app) verifyTarget(ctx context.Context, s *session, t *verify.Profile, a
 	}
 	v, err := s.api.CVM(ctx, text)
 	if err != nil {
-		return verify.Target{}, a.explain(s, err)
+		return verify.Target{}, naming(s, text, a.explain(s, err))
 	}
 	app, err := cvm.ParseAppID(str(v.AppID))
 	if err != nil {

@@ -1,10 +1,10 @@
 package templates
 
 import (
-	"bytes"
-	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
+	"testing/fstest"
 
 	"gopkg.in/yaml.v3"
 
@@ -20,21 +20,8 @@ func TestCatalogue(t *testing.T) {
 		t.Fatal("there is no hello")
 	}
 	for _, x := range all {
-		raw, _ := files.ReadFile(x.ID + "/template.json")
-		d := json.NewDecoder(bytes.NewReader(raw))
-		d.DisallowUnknownFields()
-		var strict Template
-		if err := d.Decode(&strict); err != nil {
-			t.Errorf("%s: %v", x.ID, err)
-		}
 		if got, err := Get(x.ID); err != nil || got.ID != x.ID {
 			t.Errorf("directory and id differ: %q %v", x.ID, err)
-		}
-		if x.Name == "" || x.Repo == "" || x.Author == "" || x.Compose == "" {
-			t.Errorf("%s: name, repo, author and compose are required", x.ID)
-		}
-		if r := x.DefaultResource; r != nil && (r.VCPU < 1 || r.Memory < 1024 || r.DiskSize < 10) {
-			t.Errorf("%s: defaultResource %+v is below the catalogue's minimum", x.ID, *r)
 		}
 		var c struct {
 			Services map[string]struct {
@@ -44,15 +31,40 @@ func TestCatalogue(t *testing.T) {
 		if err := yaml.Unmarshal([]byte(x.Compose), &c); err != nil || len(c.Services) == 0 {
 			t.Errorf("%s: compose file: %v", x.ID, err)
 		}
-		for _, e := range x.Envs {
-			if e.Key == "" || (e.Required && e.Default != "") {
-				t.Errorf("%s: env %+v", x.ID, e)
-			}
-		}
 	}
 	for _, id := range []string{"", "nothing", "../hello", "hello/app"} {
 		if _, err := Get(id); cvm.CodeOf(err) != cvm.NotFound {
 			t.Errorf("%q: %v", id, err)
+		}
+	}
+}
+
+const goodTemplate = `{"id":"web-app","name":"Web","repo":"r","author":"a","envs":[{"key":"A","required":true}]}`
+
+// A catalogue of one's own is held to the same rules.
+func TestOwnCatalogue(t *testing.T) {
+	t.Parallel()
+	dir := func(meta, compose string) Catalogue {
+		return Dir(fstest.MapFS{"web-app/template.json": {Data: []byte(meta)}, "web-app/docker-compose.yml": {Data: []byte(compose)}})
+	}
+	if all, err := dir(goodTemplate, "services: {}").All(); err != nil || len(all) != 1 || all[0].Compose != "services: {}" {
+		t.Fatalf("%+v %v", all, err)
+	}
+	for want, c := range map[string]Catalogue{
+		"unknown field":   dir(strings.Replace(goodTemplate, "author", "writer", 1), "x"),
+		"its directory":   dir(strings.Replace(goodTemplate, "web-app", "web", 1), "x"),
+		"are needed":      dir(strings.Replace(goodTemplate, `"repo":"r",`, "", 1), "x"),
+		"is empty":        dir(goodTemplate, ""),
+		"cannot name":     dir(strings.Replace(goodTemplate, `"A"`, `"1A"`, 1), "x"),
+		"twice":           dir(strings.Replace(goodTemplate, `[{`, `[{"key":"A","required":true},{`, 1), "x"),
+		"has a default":   dir(strings.Replace(goodTemplate, `true}`, `true,"default":"x"}`, 1), "x"),
+		"begins with":     dir(strings.Replace(goodTemplate, `"envs"`, `"defaultResource":{"vCPU":0,"memory":1024,"diskSize":10},"envs"`, 1), "x"),
+		"larger than":     dir(goodTemplate, strings.Repeat("x", maxFile+1)),
+		"does not exist":  Dir(fstest.MapFS{"web-app/template.json": {Data: []byte(goodTemplate)}}),
+		"unexpected end ": dir("{", "x"),
+	} {
+		if _, err := c.All(); err == nil || !strings.Contains(err.Error(), strings.TrimSpace(want)) && want != "unexpected end " {
+			t.Errorf("%s: %v", want, err)
 		}
 	}
 }
