@@ -11,6 +11,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/confidential-cloud/phala/api/billing"
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/store"
 )
@@ -42,8 +43,16 @@ func (s *Server) workspaceRoutes(api huma.API) {
 
 func (s *Server) roles(context.Context, *none) ([]store.RoleInfo, error) { return store.Roles(), nil }
 
-func publicWorkspace(w store.Workspace) cloudapi.WorkspaceInfo {
-	return cloudapi.WorkspaceInfo{ID: wksID(w.ID), Name: w.Name, Slug: ptr(w.Slug), Tier: tier, Role: string(w.Role), IsDefault: w.Default, CreatedAt: w.CreatedAt}
+func (s *Server) publicWorkspace(ctx context.Context, w store.Workspace) (cloudapi.WorkspaceInfo, error) {
+	name, _, err := s.tierOf(ctx, w.ID)
+	return cloudapi.WorkspaceInfo{ID: wksID(w.ID), Name: w.Name, Slug: ptr(w.Slug), Tier: name, Role: string(w.Role), IsDefault: w.Default, CreatedAt: w.CreatedAt}, err
+}
+
+// tierOf is a workspace's tier and its limits.
+func (s *Server) tierOf(ctx context.Context, workspace int64) (string, billing.Limits, error) {
+	a, err := s.store.Account(ctx, workspace)
+	name, limits := s.cfg.Billing.tier(a.Tier)
+	return name, limits, err
 }
 
 type cursorInput struct {
@@ -63,7 +72,11 @@ func (s *Server) workspaces(ctx context.Context, in *cursorInput) (out cloudapi.
 			out.Pagination = cloudapi.Pagination{HasMore: true, NextCursor: ptr(strconv.FormatInt(list[i-1].ID, 10))}
 			break
 		}
-		out.Data = append(out.Data, publicWorkspace(w))
+		v, err := s.publicWorkspace(ctx, w)
+		if err != nil {
+			return out, err
+		}
+		out.Data = append(out.Data, v)
 	}
 	return out, nil
 }
@@ -76,7 +89,10 @@ func (s *Server) createWorkspace(ctx context.Context, in *bodyOf[cloudapi.Worksp
 	if errors.Is(err, store.ErrTaken) {
 		return out, text(http.StatusConflict, "this slug is taken")
 	}
-	return publicWorkspace(w), err
+	if err != nil {
+		return out, err
+	}
+	return s.publicWorkspace(ctx, w)
 }
 
 // SlugInput names a workspace in the path.
@@ -103,7 +119,7 @@ func (s *Server) workspace(ctx context.Context, in *SlugInput) (out cloudapi.Wor
 		}
 		for _, w := range list {
 			if w.Slug == in.Slug {
-				return publicWorkspace(w), nil
+				return s.publicWorkspace(ctx, w)
 			}
 			after = w.ID
 		}

@@ -10,7 +10,9 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/confidential-cloud/phala/api/billing"
 	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/api/scheduler"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/cvm"
 )
@@ -20,32 +22,62 @@ func (s *Server) availableNodes(ctx context.Context, _ *none) (out cloudapi.Avai
 	if err != nil {
 		return out, err
 	}
-	out = cloudapi.AvailableNodes{Tier: tier, Nodes: []cloudapi.AvailableNode{}, KMSList: []cloudapi.KMS{s.cfg.kms()}}
+	name, limits, err := s.tierOf(ctx, who(ctx).WorkspaceID)
+	if err != nil {
+		return out, err
+	}
+	most := func(n int) *int {
+		if n == billing.Unlimited {
+			return nil
+		}
+		return &n
+	}
+	out = cloudapi.AvailableNodes{Tier: name, Capacity: cloudapi.Capacity{MaxInstances: most(limits.CVMs), MaxVCPU: most(limits.VCPU), MaxMemory: most(limits.MemoryMB), MaxDisk: most(limits.DiskGB)}, Nodes: []cloudapi.AvailableNode{}, KMSList: []cloudapi.KMS{s.cfg.kms()}}
 	for _, p := range placed {
-		n := s.nodes.byID[p.ID]
-		info, images, nerr := n.facts()
-		v := cloudapi.AvailableNode{
-			TeepodID: int(p.ID), Name: p.Name, Listed: true, ResourceScore: 1,
-			RemainingVCPU: max(p.Free.VCPU, 0), RemainingMemory: max(p.Free.MemoryMiB, 0), RemainingDiskGB: max(p.Free.DiskGB, 0),
-			RemainingCVMSlots: max(p.Free.VCPU, 0), Images: []cloudapi.NodeImage{}, SupportOnchainKMS: s.cfg.Chain.ID != 0,
-			RegionIdentifier: opt(p.Region), DefaultKMS: ptr(s.cfg.KMS.ID), KMSList: []string{s.cfg.KMS.ID},
-			Driver: info.Driver, Simulated: info.Simulated, Online: nerr == nil, Warnings: info.Warnings,
-			Draining: p.Draining, Confidence: p.Confidence.String(), GPUs: p.GPUs,
-		}
-		if info.DeviceID != (cvm.DeviceID{}) {
-			v.DeviceID = ptr(info.DeviceID.String())
-		}
-		if nerr != nil {
-			v.Problem = "the VMM does not answer"
-		} else if p.Draining {
-			v.Problem = "the node is being drained: it takes no new CVMs"
-		}
-		for _, i := range images {
-			v.Images = append(v.Images, cloudapi.NodeImage{Name: i.Name, IsDev: i.IsDev, Version: version(i.Version), OSImageHash: ptr(i.Hash.String())})
-		}
-		out.Nodes = append(out.Nodes, v)
+		out.Nodes = append(out.Nodes, s.availableNode(p))
 	}
 	return out, nil
+}
+
+// availableNode shows a node as the scheduler sees it.
+func (s *Server) availableNode(p scheduler.Node) cloudapi.AvailableNode {
+	n := s.nodes.byID[p.ID]
+	info, images, nerr := n.facts()
+	v := cloudapi.AvailableNode{
+		TeepodID: int(p.ID), Name: p.Name, Listed: true, ResourceScore: 1,
+		RemainingVCPU: max(p.Free.VCPU, 0), RemainingMemory: max(p.Free.MemoryMiB, 0), RemainingDiskGB: max(p.Free.DiskGB, 0),
+		RemainingCVMSlots: max(p.Free.VCPU, 0), Images: []cloudapi.NodeImage{}, SupportOnchainKMS: s.cfg.Chain.ID != 0,
+		RegionIdentifier: opt(p.Region), DefaultKMS: ptr(s.cfg.KMS.ID), KMSList: []string{s.cfg.KMS.ID},
+		Driver: info.Driver, Simulated: info.Simulated, Online: nerr == nil, Warnings: info.Warnings,
+		Draining: p.Draining, Confidence: p.Confidence.String(), ConfidenceWhy: p.ConfidenceWhy, GPUs: p.GPUs,
+	}
+	if d := n.device(); d != (cvm.DeviceID{}) {
+		v.DeviceID = ptr(d.String())
+	}
+	if q := n.proved(); q != nil {
+		proof := *q
+		proof.Expired = !s.now().Before(q.ExpiresAt)
+		v.Proof, v.FMSPC = &proof, opt(q.FMSPC)
+		v.Simulated = v.Simulated || q.Simulated
+	}
+	if w := info.Maintenance; w != nil {
+		v.Maintenance = &cloudapi.Maintenance{Reason: w.Reason, Since: w.Since}
+		if !w.StopAt.IsZero() {
+			v.Maintenance.StopAt = ptr(w.StopAt)
+		}
+	}
+	switch {
+	case keyChanged(nerr):
+		v.Problem = keyChangedText
+	case nerr != nil:
+		v.Problem = "the VMM does not answer"
+	case p.Draining:
+		v.Problem = "the node is being drained" + p.DrainWhy + ": it takes no new CVMs"
+	}
+	for _, i := range images {
+		v.Images = append(v.Images, cloudapi.NodeImage{Name: i.Name, IsDev: i.IsDev, Version: version(i.Version), OSImageHash: ptr(i.Hash.String())})
+	}
+	return v
 }
 
 // version reads "0.5.3" as clients want it: three or four numbers.
@@ -108,11 +140,14 @@ func (s *Server) nodeRef(id int64) *cloudapi.NodeRef {
 	}
 	info, _, err := n.facts()
 	r := &cloudapi.NodeRef{ObjectType: "node", ID: ptr(int(id)), Name: ptr(n.name()), Region: opt(n.region()), Status: ptr("ONLINE"), Version: opt(info.Driver)}
-	if err != nil {
+	switch {
+	case err != nil:
 		r.Status = ptr("OFFLINE")
+	case info.Draining:
+		r.Status = ptr("MAINTENANCE")
 	}
-	if info.DeviceID != (cvm.DeviceID{}) {
-		r.DeviceID = ptr(info.DeviceID.String())
+	if d := n.device(); d != (cvm.DeviceID{}) {
+		r.DeviceID = ptr(d.String())
 	}
 	return r
 }
@@ -260,8 +295,8 @@ func (s *Server) onChain(ctx context.Context, in *chainInput) (out cloudapi.OnCh
 	s.nodes.refresh(ctx, fresh)
 	contract := cloudapi.OnChainContract{ContractAddress: c.Contract, ChainID: c.ID, ChainName: c.Name, Devices: []cloudapi.OnChainDevice{}, OSImages: []cloudapi.OnChainImage{}}
 	for _, n := range s.nodes.list {
-		info, images, _ := n.facts()
-		contract.Devices = append(contract.Devices, cloudapi.OnChainDevice{DeviceID: info.DeviceID.String(), NodeName: ptr(n.name())})
+		_, images, _ := n.facts()
+		contract.Devices = append(contract.Devices, cloudapi.OnChainDevice{DeviceID: n.device().String(), NodeName: ptr(n.name())})
 		for _, i := range images {
 			contract.OSImages = append(contract.OSImages, cloudapi.OnChainImage{Name: i.Name, Version: i.Version, OSImageHash: ptr(i.Hash.String())})
 		}

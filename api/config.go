@@ -108,6 +108,8 @@ type NodeConfig struct {
 	URL       string `toml:"url"`        // http://127.0.0.1:8720
 	TokenFile string `toml:"token_file"` // the VMM's bearer token
 	Region    string `toml:"region"`     // "" takes what the VMM says
+	// CAFile holds the CA certificate of a VMM with TLS (PEM); "" is the system's.
+	CAFile string `toml:"ca_file"`
 }
 
 // KMSConfig is the key management service of this cloud.

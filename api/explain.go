@@ -4,16 +4,10 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/scheduler"
 	"github.com/confidential-cloud/phala/cvm"
 )
-
-func (s *Server) nodeRoutes(api huma.API) {
-	register(s, api, op{method: "GET", path: "/nodes/{node_id}/explain", summary: "Would this node take such a CVM, and why not", access: reads("nodes")}, s.explainNode)
-}
 
 type explainInput struct {
 	Node         int64  `path:"node_id" minimum:"1"`

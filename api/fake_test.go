@@ -53,6 +53,7 @@ type fakeVMM struct {
 	updates bool
 	refuse  error
 	node    func(*vmmapi.Node) // changes what the node says of itself
+	drain   vmmapi.DrainState
 	wg      sync.WaitGroup
 }
 
@@ -118,10 +119,15 @@ func (f *fakeVMM) route(w http.ResponseWriter, r *http.Request) (any, error) {
 	case "/v1/node":
 		n := vmmapi.Node{ID: "n", Name: "node-1", Driver: "dry", Simulated: true, DeviceID: cmp.Or(f.device, cvm.DeviceID{7}), Region: "here", Networks: f.networks,
 			Capacity: vmmapi.Resources{VCPU: 8, MemoryMiB: 16384, DiskMiB: 500 << 10}}
+		if f.drain.Draining {
+			n.Draining, n.Maintenance = true, &vmmapi.Maintenance{Reason: f.drain.Reason, Since: f.drain.Since, StopAt: f.drain.StopAt}
+		}
 		if f.node != nil {
 			f.node(&n)
 		}
 		return n, nil
+	case "/v1/node/drain", "/v1/node/undrain":
+		return f.drains(w, r)
 	case "/v1/images":
 		return append([]vmmapi.Image{{Name: "phala-1.0.0", Hash: cvm.ImageHash{9}, Version: "1.0.0"}}, f.images...), nil
 	case "/v1/vms":
@@ -150,6 +156,26 @@ func (f *fakeVMM) route(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, cvm.Errorf(cvm.NotFound, "no such VM")
 	}
 	return f.act(w, r, vm, action)
+}
+
+// drains does as the VMM: stop_after_seconds becomes a time.
+func (f *fakeVMM) drains(w http.ResponseWriter, r *http.Request) (any, error) {
+	if r.Method == http.MethodGet {
+		return f.drain, nil
+	}
+	if strings.HasSuffix(r.URL.Path, "/undrain") {
+		f.drain = vmmapi.DrainState{}
+		return f.drain, nil
+	}
+	var q vmmapi.DrainRequest
+	if err := rpc.Decode(w, r, &q); err != nil {
+		return nil, err
+	}
+	f.drain = vmmapi.DrainState{Draining: true, Reason: q.Reason, Since: time.Now()}
+	if q.StopAfterSeconds != nil {
+		f.drain.StopAt = f.drain.Since.Add(time.Duration(*q.StopAfterSeconds) * time.Second)
+	}
+	return f.drain, nil
 }
 
 func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, action string) (any, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/jobs"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/cvm"
@@ -25,12 +27,20 @@ type nodes struct {
 	list []*node
 	byID map[int64]*node
 	lap  atomic.Int64 // how long run takes to ask all of them, in ns
+
+	store     store.Store
+	log       *slog.Logger
+	now       func() time.Time
+	pins      pins
+	transport *http.Transport
+	proofs    proofs
 }
 
 type node struct {
-	id     int64
-	cfg    NodeConfig
-	client *vmmapi.Client
+	id      int64
+	cfg     NodeConfig
+	client  *vmmapi.Client
+	address string // host:port of a VMM with TLS, else ""
 
 	asking sync.Mutex // one question at a time; mu is not held meanwhile
 
@@ -39,7 +49,8 @@ type node struct {
 	images   []vmmapi.Image
 	err      error // why the last question failed
 	asked    time.Time
-	imagesAt time.Time // when images was listed
+	imagesAt time.Time           // when images was listed
+	proof    *cloudapi.NodeProof // of its platform; nil: it has not joined
 }
 
 // fresh is how old an answer may be and still count; where there are so many nodes
@@ -56,8 +67,8 @@ const (
 	imagesEvery = 20 * time.Second
 )
 
-func newNodes(ctx context.Context, cfg Config, st store.Store) (*nodes, error) {
-	ns := &nodes{byID: map[int64]*node{}}
+func newNodes(ctx context.Context, cfg Config, st store.Store, now func() time.Time) (*nodes, error) {
+	ns := &nodes{byID: map[int64]*node{}, store: st, log: cfg.Log, now: now, pins: pins{by: map[string]*pin{}}}
 	urls := make([]string, len(cfg.Nodes))
 	for i, c := range cfg.Nodes {
 		urls[i] = c.URL
@@ -66,19 +77,21 @@ func newNodes(ctx context.Context, cfg Config, st store.Store) (*nodes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nodes: %w", err)
 	}
-	// The jobs of a busy node share connections; many nodes do not keep many.
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // it is one
-	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 256, 32
-	shared := &http.Client{Transport: transport}
+	ns.transport = ns.pins.transport()
+	shared := &http.Client{Transport: ns.transport}
 	for i, c := range cfg.Nodes {
 		token, err := os.ReadFile(c.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("node %s: token: %w", c.URL, err)
 		}
-		n := &node{id: ids[i], cfg: c, client: vmmapi.NewClient(strings.TrimRight(c.URL, "/"), strings.TrimSpace(string(token)), shared), err: errors.New("not asked yet")}
+		if err := ns.pins.add(c); err != nil {
+			return nil, fmt.Errorf("node %s: ca_file: %w", c.URL, err)
+		}
+		address, _ := vmmAddress(c.URL)
+		n := &node{id: ids[i], cfg: c, address: address, client: vmmapi.NewClient(strings.TrimRight(c.URL, "/"), strings.TrimSpace(string(token)), shared), err: errors.New("not asked yet")}
 		ns.list, ns.byID[n.id] = append(ns.list, n), n
 	}
-	return ns, nil
+	return ns, ns.recall(ctx)
 }
 
 func (ns *nodes) ids() []int64 {
@@ -117,6 +130,9 @@ func (ns *nodes) client(id int64) (*vmmapi.Client, error) {
 func (ns *nodes) run(ctx context.Context) error {
 	for {
 		begin := time.Now()
+		if err := ns.recall(ctx); err != nil && ctx.Err() == nil {
+			ns.log.Error("reading what the nodes proved", "err", err)
+		}
 		ns.refresh(ctx, 0)
 		lap := time.Since(begin)
 		ns.lap.Store(int64(lap))
@@ -146,7 +162,9 @@ func (ns *nodes) refresh(ctx context.Context, maxAge time.Duration) {
 			continue
 		}
 		at.Go(func() error {
-			n.ask(ctx, maxAge, every)
+			if n.ask(ctx, maxAge, every) {
+				ns.tellKeyChanged(ctx, n)
+			}
 			return nil
 		})
 	}
@@ -160,11 +178,12 @@ func (n *node) known(maxAge time.Duration) bool {
 	return n.err == nil && time.Since(n.asked) < maxAge
 }
 
-func (n *node) ask(ctx context.Context, maxAge, every time.Duration) {
+// ask asks the node, and tells whether another TLS key than before answers only now.
+func (n *node) ask(ctx context.Context, maxAge, every time.Duration) (changed bool) {
 	n.asking.Lock()
 	defer n.asking.Unlock()
 	if n.known(maxAge) {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -175,6 +194,7 @@ func (n *node) ask(ctx context.Context, maxAge, every time.Duration) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	changed = keyChanged(err) && !keyChanged(n.err)
 	n.asked, n.err = time.Now(), err
 	if err == nil { // else keep the last known facts
 		n.info, n.images = info, images
@@ -182,6 +202,7 @@ func (n *node) ask(ctx context.Context, maxAge, every time.Duration) {
 			n.imagesAt = n.asked
 		}
 	}
+	return changed
 }
 
 // listed are the images as last listed, and whether that was less than every ago.

@@ -61,12 +61,12 @@ func (s *Server) see(ctx context.Context, app string) (v view, err error) {
 		}
 	}
 	for _, n := range s.nodes.list {
-		v.nodes = append(v.nodes, n.placement(v.promised[n.id]))
+		v.nodes = append(v.nodes, n.placement(v.promised[n.id], s.now()))
 	}
 	return v, nil
 }
 
-func (n *node) placement(p store.Room) scheduler.Node {
+func (n *node) placement(p store.Room, now time.Time) scheduler.Node {
 	info, images, err := n.facts()
 	v := scheduler.Node{ID: n.id, Name: n.name(), Region: n.region(), Online: err == nil, Draining: info.Draining,
 		Capacity: scheduler.Resources{VCPU: info.Capacity.VCPU, MemoryMiB: info.Capacity.MemoryMiB, DiskGB: info.Capacity.DiskMiB >> 10},
@@ -75,9 +75,12 @@ func (n *node) placement(p store.Room) scheduler.Node {
 			MemoryMiB: info.Capacity.MemoryMiB - max(info.Used.MemoryMiB, p.MemoryMiB),
 			DiskGB:    info.Capacity.DiskMiB>>10 - max(info.Used.DiskMiB>>10, p.DiskGB),
 		}}
-	// No platform proof reaches this API yet: what a node says of itself is unverified.
-	if !info.Simulated {
-		v.Confidence = scheduler.Unverified
+	v.Confidence, v.ConfidenceWhy = n.confidence(&info, now)
+	if keyChanged(err) {
+		v.OfflineWhy = ": " + keyChangedText
+	}
+	if w := info.Maintenance; w != nil && w.Reason != "" {
+		v.DrainWhy = " (" + w.Reason + ")"
 	}
 	for _, g := range info.GPUs {
 		if g.HeldBy == "" && !g.Switch {

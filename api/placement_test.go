@@ -102,7 +102,7 @@ func TestWhyNotThatNode(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"2/explain?instance_type=tdx.small":                   `"draining"`,
-		"1/explain?vcpu=9&memory=1&min_confidence=unverified": `[{"check":"confidence","reason":"confidence-too-low","message":"is simulated, unverified wanted"},{"check":"vcpu"`,
+		"1/explain?vcpu=9&memory=1&min_confidence=unverified": `[{"check":"confidence","reason":"confidence-too-low","message":"is simulated, unverified wanted: its VMs have no TEE"},{"check":"vcpu"`,
 		"3/explain?min_confidence=genuine":                    "is unverified, genuine wanted",
 		"3/explain?gpus=2&gpu=10de:2330":                      "has 1 GPU(s) 10de:2330 free, 2 needed",
 		"3/explain?gpus=1&min_confidence=unverified":          `"fits":true,"problems":[]`,
@@ -115,7 +115,7 @@ func TestWhyNotThatNode(t *testing.T) {
 	refused(w, 422, "min_confidence", "GET", "/nodes/1/explain?min_confidence=sure", nil, nil)
 	refused(w, 422, "ERR-02-001", "GET", "/nodes/1/explain?instance_type=none", nil, nil)
 	body := map[string]any{"name": "my-app", "instance_type": "tdx.small", "compose_file": compose(nil), "min_confidence": "genuine"}
-	refused(w, 409, `{"field":"node node-2","value":2,"message":"is being drained and takes no new CVMs; is simulated, genuine wanted"}`, "POST", "/cvms/provision", body, nil)
+	refused(w, 409, `{"field":"node node-2","value":2,"message":"is being drained and takes no new CVMs; is simulated, genuine wanted: its VMs have no TEE"}`, "POST", "/cvms/provision", body, nil)
 	body["min_confidence"] = "unverified"
 	if p := call[cloudapi.Provisioned](w, 200, "POST", "/cvms/provision", body, nil); *p.NodeID != 3 {
 		t.Errorf("placed on %d: %s", *p.NodeID, p.Placement)

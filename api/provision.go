@@ -85,9 +85,10 @@ func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudap
 }
 
 func (s *Server) provisioned(ctx context.Context, c composed, size size, node scheduler.Node, image, why string) (out cloudapi.Provisioned, err error) {
-	info, images, _ := s.nodes.byID[node.ID].facts()
+	n := s.nodes.byID[node.ID]
+	_, images, _ := n.facts()
 	out = cloudapi.Provisioned{
-		ComposeHash: c.hash(), KMSInfo: ptr(s.cfg.kms()), DeviceID: ptr(info.DeviceID.String()), InstanceType: opt(size.typ),
+		ComposeHash: c.hash(), KMSInfo: ptr(s.cfg.kms()), DeviceID: ptr(n.device().String()), InstanceType: opt(size.typ),
 		KMSID: ptr(s.cfg.KMS.ID), TeepodID: ptr(int(node.ID)), NodeID: ptr(int(node.ID)),
 		AppCompose: string(c.doc.Raw()), Placement: why, Warnings: c.warnings,
 	}

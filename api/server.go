@@ -88,7 +88,7 @@ func New(cfg Config) (*Server, error) {
 }
 
 func (s *Server) open(ctx context.Context, db *sqldb.DB) (err error) {
-	if s.nodes, err = newNodes(ctx, s.cfg, s.store); err != nil {
+	if s.nodes, err = newNodes(ctx, s.cfg, s.store, s.now); err != nil {
 		return err
 	}
 	s.jobs, err = jobs.New(ctx, jobs.Config{
