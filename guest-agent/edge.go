@@ -45,6 +45,7 @@ type edge struct {
 
 	mu     sync.Mutex
 	net    *wgnet.Net
+	domain string            // that apps are below, as URLs have it; "" until a gateway has said so
 	runs   map[string]string // by gateway's WireGuard key: its GatewayRun when our session began
 	closed bool
 }
@@ -184,6 +185,7 @@ func (e *edge) apply(ctx context.Context, regs []gatewayapi.Registration) error 
 	if e.closed {
 		return context.Canceled
 	}
+	e.domain = baseDomain(regs[0])
 	if e.net != nil && e.net.Address() == addr {
 		return e.update(peers, runs)
 	}
@@ -202,6 +204,24 @@ func (e *edge) apply(ctx context.Context, regs []gatewayapi.Registration) error 
 	e.net, e.runs = n, runs
 	e.log.Info("joined the gateway", "tunnel_address", addr, "gateways", len(peers), "domain", regs[0].Domain)
 	return nil
+}
+
+// baseDomain is what stands after the app in a URL: with the port, unless it is HTTPS's own.
+func baseDomain(r gatewayapi.Registration) string {
+	if r.Domain == "" || r.Port == 0 || r.Port == 443 {
+		return r.Domain
+	}
+	return net.JoinHostPort(r.Domain, strconv.Itoa(r.Port))
+}
+
+// base is the domain that apps are below, "" without a gateway.
+func (e *edge) base() string {
+	if e == nil {
+		return ""
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.domain
 }
 
 // update changes the peers of the running tunnel. A gateway that has forgotten our

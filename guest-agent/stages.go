@@ -329,15 +329,16 @@ func (a *Agent) startContainers(ctx context.Context, s *boot.State) error {
 	if err != nil {
 		return err
 	}
+	env := compose.Builtin(s.AppID.String(), a.edge.base(), s.Env)
 	for i, script := range s.App.InitScript {
-		if err := a.engine.Script(ctx, fmt.Sprintf("init_script_%d", i), script, s.Env); err != nil {
+		if err := a.engine.Script(ctx, fmt.Sprintf("init_script_%d", i), script, env); err != nil {
 			return err
 		}
 	}
 	if err := a.openVolumes(ctx, s); err != nil {
 		return err
 	}
-	err = a.engine.Up(ctx, compose.App{Compose: s.App.DockerComposeFile, PreLaunch: s.App.PreLaunchScript, Env: s.Env, Login: login,
+	err = a.engine.Up(ctx, compose.App{Compose: s.App.DockerComposeFile, PreLaunch: s.App.PreLaunchScript, Env: env, Login: login,
 		Policy: s.App.SocketPolicy, Sockets: a.serviceSockets(ctx), Progress: a.tellPull(ctx), Uses: a.tellImages(ctx)})
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)

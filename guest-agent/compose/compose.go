@@ -116,7 +116,7 @@ func (e *Engine) Up(ctx context.Context, a App) error {
 	if err != nil {
 		return err // no container can have started
 	}
-	if err := e.up(ctx, a, m); err != nil {
+	if err := e.up(ctx, &a, m); err != nil {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.StopTimeout+30*time.Second)
 		defer cancel()
 		if derr := e.compose(stop, a.Env, "down", "--remove-orphans", "--timeout", e.seconds()); derr != nil {
@@ -141,12 +141,12 @@ func (e *Engine) begin(ctx context.Context, a App) (m *model, err error) {
 	return m, g.Wait()
 }
 
-func (e *Engine) up(ctx context.Context, a App, m *model) (err error) {
+func (e *Engine) up(ctx context.Context, a *App, m *model) (err error) {
 	if err := e.login(ctx, a.Login); err != nil {
 		return err
 	}
 	if a.PreLaunch != "" {
-		if err := e.Script(ctx, "pre_launch_script", a.PreLaunch, a.Env); err != nil {
+		if a.Env, err = e.preLaunch(ctx, a.PreLaunch, a.Env); err != nil {
 			return err
 		}
 	}
@@ -155,15 +155,22 @@ func (e *Engine) up(ctx context.Context, a App, m *model) (err error) {
 			return err
 		}
 	}
+	if err := e.hasGPU(ctx, m); err != nil {
+		return err
+	}
 	if err := e.fetch(ctx, a, m); err != nil {
 		return err
 	}
-	return e.compose(ctx, a.Env, "up", "-d", "--remove-orphans", "--quiet-pull")
+	args := []string{"up", "-d", "--remove-orphans", "--quiet-pull"}
+	if m.builds() { // an image of an earlier Dockerfile must not run as what is measured now
+		args = append(args, "--build")
+	}
+	return e.compose(ctx, a.Env, args...)
 }
 
 // fetch takes the file as Compose read it, gives limited services their own sockets
 // and pulls what is missing.
-func (e *Engine) fetch(ctx context.Context, a App, m *model) error {
+func (e *Engine) fetch(ctx context.Context, a *App, m *model) error {
 	if err := e.ownNetworks(m); err != nil {
 		return err
 	}
@@ -280,15 +287,24 @@ func (e *Engine) command(ctx context.Context, env []keys.EnvVar, name string, ar
 // run runs a program with the app's environment. Our own variables win over the
 // app's; Compose fetches no compose file from elsewhere.
 func (e *Engine) run(ctx context.Context, env []keys.EnvVar, stdout, stderr io.Writer, name string, args ...string) error {
+	cmd := e.process(ctx, env, name, args...)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	return finish(ctx, cmd)
+}
+
+func (e *Engine) process(ctx context.Context, env []keys.EnvVar, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = e.cfg.WorkDir
 	cmd.Env = append(secrets.Environ(env),
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
 		"COMPOSE_EXPERIMENTAL_GIT_REMOTE=false", "COMPOSE_EXPERIMENTAL_OCI_REMOTE=false",
 		"DOCKER_HOST=unix://"+e.cfg.Sock, "DOCKER_CONFIG="+e.configDir())
-	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
+	return cmd
+}
+
+func finish(ctx context.Context, cmd *exec.Cmd) error {
 	err := cmd.Run()
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err()
