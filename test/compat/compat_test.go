@@ -18,7 +18,7 @@ func TestCLI(t *testing.T) {
 			t.Parallel()
 			u := newUser(t, s, modules, name)
 			for _, st := range steps {
-				if (st.everyday || long()) && !st.off() {
+				if st.everyday || long() {
 					t.Run(st.cmd, func(t *testing.T) { st.check(t, u) })
 				}
 			}
@@ -37,13 +37,6 @@ type step struct {
 	rest     string   // wait until this CVM rests
 	noKey    bool     // the key is not in the environment
 	everyday bool
-}
-
-// off tells whether a step waits for what the cloud has not got yet. PHALA_PENDING=1
-// runs such steps: one that passes is to be taken off the list.
-func (st step) off() bool {
-	i := slices.IndexFunc(commands, func(c command) bool { return c.name == st.cmd })
-	return i >= 0 && commands[i].verdict == pending && os.Getenv("PHALA_PENDING") == ""
 }
 
 func (st step) check(t *testing.T, u *user) {

@@ -6,10 +6,9 @@ import "strings"
 type group string
 
 const (
-	onCloud group = "cloud"             // sdk.mjs, a stack without a chain
-	onChain group = "chain"             // chain.mjs, a stack with one
-	waiting group = "not shown to work" // its endpoint is not in this cloud yet: called, nothing asserted
-	alone   group = "local"             // asks no cloud: pure, or a wallet in a browser
+	onCloud group = "cloud" // sdk.mjs, a stack without a chain
+	onChain group = "chain" // chain.mjs, a stack with one
+	alone   group = "local" // asks no cloud: pure, or a wallet in a browser
 )
 
 // export is one value that the SDK's declarations export.
@@ -26,7 +25,7 @@ const (
 		getWorkspaceNodes getWorkspaceQuotas getOsImages getKmsList getKmsInfo nextAppIds provisionCvm getAppEnvEncryptPubKey
 		commitCvmProvision getCvmInfo getCvmList getCvmState getCvmStatusBatch getCvmStats getCvmNetwork getCvmContainersStats
 		getCvmAttestation getCvmDockerCompose getCvmPreLaunchScript getCvmUserConfig getCvmComposeFile getAvailableOsImages getAppList
-		getAppInfo getAppCvms getAppFilterOptions getAppDeviceAllowlist getAppRevisions getAppRevisionDetail
+		getAppInfo getAppCvms getAppFilterOptions getAppDeviceAllowlist getAppRevisions getAppRevisionDetail getAppAttestation
 		refreshCvmInstanceId refreshCvmInstanceIds updateCvmEnvs updateDockerCompose updatePreLaunchScript patchCvm
 		provisionCvmComposeFileUpdate commitCvmComposeFileUpdate updateCvmVisibility updateCvmResources updateOsImage stopCvm startCvm
 		restartCvm replicateCvm createAppInstance shutdownCvm deleteCvm createSshKey listSshKeys deleteSshKey
@@ -68,7 +67,6 @@ func table() (all []export) {
 	}
 	add(onCloud, cloudActions, true)
 	add(onChain, chainActions, true)
-	add(waiting, "getAppAttestation", true) // to cloudActions with GET /apps/{app_id}/attestations
 	add(onCloud, cloudOnes, false)
 	add(onChain, chainOnes, false)
 	add(alone, alones, false)

@@ -3,10 +3,9 @@ package compat
 // The verdicts.
 const (
 	works     = "works"
-	local     = "local"             // asks no cloud: it drives programs or files of this machine
-	differs   = "differs"           // another answer than the public cloud's, on purpose
-	chainOnly = "chain only"        // means something only where apps live on a chain
-	pending   = "not shown to work" // no step shows it yet
+	local     = "local"      // asks no cloud: it drives programs or files of this machine
+	differs   = "differs"    // another answer than the public cloud's, on purpose
+	chainOnly = "chain only" // means something only where apps live on a chain
 )
 
 // command is one leaf command of the public CLI.
@@ -15,7 +14,6 @@ type command struct{ name, verdict, reason string }
 const (
 	onThisBox = "no request to the cloud; run with stand-ins for the programs that it drives"
 	noChain   = "this stack has no chain: the test shows the refusal; on a chain it is not run here"
-	nextWork  = "its endpoint is not in this cloud yet"
 )
 
 // commands is the whole surface of phala 1.1.18.
@@ -30,7 +28,7 @@ var commands = []command{
 	{"ssh", works, ""},
 	{"cp", works, ""},
 	{"ps", works, ""},
-	{"logs", differs, "`--cvm-stdout` and `--cvm-stderr` answer 404: nodes keep one console, read it with `--serial`"},
+	{"logs", differs, "`--cvm-stdout` and `--cvm-stderr` answer 404: the API passes only the console on, read it with `--serial`"},
 	{"runtime-config", works, ""},
 	{"login", works, ""},
 	{"logout", works, ""},
@@ -53,7 +51,7 @@ var commands = []command{
 	{"config list", works, ""},
 	{"config set", works, ""},
 	{"cvms attestation", works, ""},
-	{"cvms create", pending, "deprecated for `deploy`: /cvms/from_cvm_configuration is not in this cloud"},
+	{"cvms create", works, ""},
 	{"cvms delete", works, ""},
 	{"cvms device-allowlist", works, ""},
 	{"cvms get", works, ""},
@@ -66,7 +64,7 @@ var commands = []command{
 	{"cvms serial-logs", works, ""},
 	{"cvms start", works, ""},
 	{"cvms stop", works, ""},
-	{"cvms upgrade", pending, "deprecated for `deploy`: PUT /cvms/{id}/compose is not in this cloud"},
+	{"cvms upgrade", works, ""},
 	{"envs encrypt", works, ""},
 	{"envs update", works, ""},
 	{"ssh-keys list", works, ""},
