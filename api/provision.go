@@ -223,21 +223,11 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 	if err != nil {
 		return out, err
 	}
-	z := size{prov.InstanceType, prov.VCPU, prov.MemoryMiB, prov.DiskGB}
-	confidence, err := minConfidence(prov.MinConfidence)
-	if err != nil {
-		return out, err
-	}
-	want := scheduler.Request{Need: z.need(), NodeID: prov.NodeID, Image: prov.Image, Confidence: confidence}
-	at, err := s.place(ctx, want, app.String())
-	if err != nil && prov.Chosen && s.cfg.Chain.ID == 0 { // another node will do: on a chain this one's device may be what was allowed
-		want.NodeID, want.Region = 0, prov.Region
-		at, err = s.place(ctx, want, app.String())
-	}
-	if err != nil {
-		return out, err
-	}
 	limits, err := s.mayMake(ctx, p.WorkspaceID)
+	if err != nil {
+		return out, err
+	}
+	at, err := s.placeProvisioned(ctx, prov, app.String())
 	if err != nil {
 		return out, err
 	}
@@ -245,7 +235,7 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 	made, err := s.store.Create(ctx, store.CVM{
 		WorkspaceID: p.WorkspaceID, UserID: p.UserID, UUID: uuid.NewString(), Name: prov.Name, AppID: app.String(), NodeID: at.node.ID,
 		Status: cloudapi.StatusCreating,
-		Body: store.Body{InstanceType: z.typ, VCPU: z.vcpu, MemoryMiB: z.memory, DiskGB: z.disk, Image: prov.Image, Listed: prov.Listed,
+		Body: store.Body{InstanceType: prov.InstanceType, VCPU: prov.VCPU, MemoryMiB: prov.MemoryMiB, DiskGB: prov.DiskGB, Image: prov.Image, Listed: prov.Listed,
 			AppCompose: prov.AppCompose, ComposeHash: hash, EncryptedEnv: e.blob, EnvSignature: e.sig,
 			ContractAddress: r.ContractAddress, DeployerAddress: r.DeployerAddress, Face: s.faces.of(store.CVM{Body: store.Body{AppCompose: prov.AppCompose}})},
 	}, s.jobs.Enqueue, func(c *store.Change) error {
@@ -263,6 +253,23 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 		return out, err
 	}
 	return s.vm(ctx, made, 0), nil
+}
+
+// placeProvisioned holds room on the node that the provision named. Where it is full
+// by now another will do, unless the client asked for it, or a chain is there: then its
+// device may be the one that was allowed.
+func (s *Server) placeProvisioned(ctx context.Context, prov store.Provision, app string) (room, error) {
+	confidence, err := minConfidence(prov.MinConfidence)
+	if err != nil {
+		return room{}, err
+	}
+	want := scheduler.Request{Need: size{prov.InstanceType, prov.VCPU, prov.MemoryMiB, prov.DiskGB}.need(), NodeID: prov.NodeID, Image: prov.Image, Confidence: confidence}
+	at, err := s.place(ctx, want, app)
+	if err != nil && prov.Chosen && s.cfg.Chain.ID == 0 {
+		want.NodeID, want.Region = 0, prov.Region
+		at, err = s.place(ctx, want, app)
+	}
+	return at, err
 }
 
 // minConfidence reads a request's; none asks for nothing.

@@ -2,7 +2,6 @@ package vm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -169,7 +168,7 @@ func inOrder(ctx context.Context, api cloudAPI, id string) error {
 		}
 	}
 	if seen[cloudapi.EventOperation+" "] != 1 || seen[cloudapi.EventStatus+" "+cloudapi.StatusRunning] != 1 {
-		return errors.New(fmt.Sprint("events: ", seen))
+		return fmt.Errorf("events: %v", seen)
 	}
 	return nil
 }

@@ -179,27 +179,36 @@ func bySearch(t *testing.T, texts []string) {
 			continue
 		}
 		plain := param.ReplaceAllString(open.ReplaceAllString(live.ReplaceAllString(q, "$1 = 0"), "running = 1"), "NULL")
-		rs, err := st.Handle().DB.QueryContext(t.Context(), `EXPLAIN QUERY PLAN `+plain)
-		if err != nil {
-			t.Fatalf("%s: %v", q, err)
-		}
 		planned++
-		for rs.Next() {
-			var id, parent, unused int
-			var detail string
-			if err := rs.Scan(&id, &parent, &unused, &detail); err != nil {
-				t.Fatal(err)
-			}
-			if m := scanned.FindStringSubmatch(detail); m != nil && !small.MatchString(m[1]) {
-				t.Errorf("%s: %s", detail, q)
+		for _, step := range plan(t, st.Handle().DB, plain) {
+			if m := scanned.FindStringSubmatch(step); m != nil && !small.MatchString(m[1]) {
+				t.Errorf("%s: %s", step, q)
 			}
 		}
-		if err := rs.Err(); err != nil {
-			t.Fatal(err)
-		}
-		_ = rs.Close()
 	}
 	if planned < 20 {
 		t.Errorf("only %d statements were looked at", planned)
 	}
+}
+
+// plan is how SQLite would run a statement.
+func plan(t *testing.T, db *sql.DB, q string) (steps []string) {
+	t.Helper()
+	rs, err := db.QueryContext(t.Context(), `EXPLAIN QUERY PLAN `+q)
+	if err != nil {
+		t.Fatalf("%s: %v", q, err)
+	}
+	defer rs.Close()
+	for rs.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rs.Scan(&id, &parent, &unused, &detail); err != nil {
+			t.Fatal(err)
+		}
+		steps = append(steps, detail)
+	}
+	if err := rs.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return steps
 }

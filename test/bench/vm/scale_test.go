@@ -19,7 +19,6 @@ import (
 const (
 	maxMemory = 500 // MiB, resident, of the API's process
 	maxRead   = 100 * time.Millisecond
-	fullCVMs  = 100_000
 )
 
 // TestScaleSQLite is the cloud API with many nodes and CVMs on the embedded database.

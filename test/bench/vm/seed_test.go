@@ -73,23 +73,32 @@ func seed(t *testing.T, c childConfig, f *fleet, from, to int) {
 	}
 }
 
+func seededSize() billing.Size {
+	return billing.Size{Type: "tdx.small", VCPU: 1, MemoryMiB: 2048, DiskGB: 20}
+}
+
+// seededCompose is an app's own app-compose, and its hash.
+func seededCompose(t *testing.T, i int) ([]byte, string) {
+	t.Helper()
+	b := []byte(encode(t, map[string]any{"manifest_version": 2, "name": "seeded", "runner": "docker-compose", "kms_enabled": true, "gateway_enabled": true,
+		"docker_compose_file": fmt.Sprintf("services:\n  web:\n    image: nginx:1.27\n    ports:\n      - 80:80\n    environment:\n      - N=%d\n", i) + strings.Repeat("# what people write\n", 50)}))
+	return b, fmt.Sprintf("%x", sha256.Sum256(b))
+}
+
+func seededBody(t *testing.T, i int, now int64) string {
+	t.Helper()
+	c, hash := seededCompose(t, i)
+	size := seededSize()
+	return encode(t, store.Body{InstanceType: size.Type, VCPU: size.VCPU, MemoryMiB: size.MemoryMiB, DiskGB: size.DiskGB, AppCompose: c, ComposeHash: hash,
+		EncryptedEnv: []byte(strings.Repeat("x", 300)), StartedAt: time.UnixMilli(now).UTC(),
+		Face: &store.Face{Of: hash, Gateway: true, PublicTCB: true, Ports: []int{0}}})
+}
+
 func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f *fleet, from, n int) error {
 	t.Helper()
 	now := time.Now().UnixMilli()
-	compose := func(i int) ([]byte, string) { // each app has its own
-		b := []byte(encode(t, map[string]any{"manifest_version": 2, "name": "seeded", "runner": "docker-compose", "kms_enabled": true, "gateway_enabled": true,
-			"docker_compose_file": fmt.Sprintf("services:\n  web:\n    image: nginx:1.27\n    ports:\n      - 80:80\n    environment:\n      - N=%d\n", i) + strings.Repeat("# what people write\n", 50)}))
-		return b, fmt.Sprintf("%x", sha256.Sum256(b))
-	}
-	size := billing.Size{Type: "tdx.small", VCPU: 1, MemoryMiB: 2048, DiskGB: 20}
-	meter := encode(t, billing.Meter{Seq: 1 << 40, At: time.UnixMilli(now).UTC(), Status: cloudapi.StatusRunning, Size: size, Ran: true,
+	meter := encode(t, billing.Meter{Seq: 1 << 40, At: time.UnixMilli(now).UTC(), Status: cloudapi.StatusRunning, Size: seededSize(), Ran: true,
 		Rates: map[string]billing.Micro{billing.Compute: 58000, billing.Storage: 2780}})
-	body := func(i int) string {
-		c, hash := compose(i)
-		return encode(t, store.Body{InstanceType: size.Type, VCPU: size.VCPU, MemoryMiB: size.MemoryMiB, DiskGB: size.DiskGB, AppCompose: c, ComposeHash: hash,
-			EncryptedEnv: []byte(strings.Repeat("x", 300)), StartedAt: time.UnixMilli(now).UTC(),
-			Face: &store.Face{Of: hash, Gateway: true, PublicTCB: true, Ports: []int{0}}})
-	}
 	insert := func(table, columns string, row func(i int) []any) error {
 		var args []any
 		var q strings.Builder
@@ -112,7 +121,7 @@ func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f 
 		f.put(node, vmmapi.VM{State: vmmapi.StateRunning, Desired: "running", Boots: 1, InstanceID: inst, StartedAt: time.UnixMilli(now).UTC(),
 			Spec: vmmapi.Spec{ID: seededUUID(i), Name: seededName(i), AppID: app,
 				Resources: vmmapi.Resources{VCPU: 1, MemoryMiB: 2048, DiskMiB: 20 << 10}}})
-		return []any{i + 1, p.WorkspaceID, p.UserID, seededUUID(i), seededName(i), seededApp(i), seededApp(i), nodeIDs[node], cloudapi.StatusRunning, 1, now, now, body(i)}
+		return []any{i + 1, p.WorkspaceID, p.UserID, seededUUID(i), seededName(i), seededApp(i), seededApp(i), nodeIDs[node], cloudapi.StatusRunning, 1, now, now, seededBody(t, i, now)}
 	})
 	if err != nil {
 		return err
@@ -123,7 +132,7 @@ func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f 
 		return err
 	}
 	if err := insert("revisions", "cvm_id, workspace_id, app_id, generation, compose_hash, kind, created_at, app_compose", func(i int) []any {
-		c, hash := compose(i)
+		c, hash := seededCompose(t, i)
 		return []any{i + 1, p.WorkspaceID, seededApp(i), 1, hash, store.Deploy, now, c}
 	}); err != nil {
 		return err
