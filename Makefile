@@ -88,6 +88,10 @@ mutate-attest: ## switch each check of the verifier off in turn: its tests must 
 test-postgres: ## the cloud API on PostgreSQL (Debian's server, on a directory of its own)
 	@$(GO) test -count=1 -timeout 10m -run Postgres ./api/...
 
+.PHONY: ci-deploy
+ci-deploy: ## deploy from a pipeline that is not GitHub's or GitLab's (docs/ci.md)
+	@templates/ci/deploy.sh
+
 .PHONY: lint
 lint: ## vet, golangci, the import law
 	@./scripts/lint.sh
