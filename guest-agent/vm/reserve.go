@@ -14,9 +14,9 @@ const minFreeFile = "proc/sys/vm/min_free_kbytes"
 // leastReserve is the least that the kernel is left to hold free, in KiB.
 const leastReserve = 16 << 10
 
-// smallReserve takes back what the kernel holds free for the making of huge pages: up to
-// 66 MiB, and half as much again as its upper mark, of which no app ever gets anything.
-// What is left is what a kernel without huge pages holds for allocations that cannot
+// smallReserve takes back what the kernel holds free for the making of huge pages: 44 MiB
+// of a machine of 2 GiB, and half as much again as its upper mark, of which no app ever
+// gets anything (MemAvailable grows by 42 MiB there). What is left is what a kernel without huge pages holds for allocations that cannot
 // wait, and leastReserve at least.
 func smallReserve(root string) error {
 	text, err := os.ReadFile(filepath.Join(root, minFreeFile))
