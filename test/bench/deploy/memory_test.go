@@ -21,7 +21,7 @@ type memory struct {
 	} `json:"processes"`
 	Slabs   string `json:"slabs"`
 	Vmalloc string `json:"vmalloc"`
-	Mounts  string `json:"mounts"`
+	Zones   string `json:"zones"`
 }
 
 func (b *cloud) memory(vm vmmapi.VM) (m memory) {

@@ -38,9 +38,7 @@ func TestMachine(t *testing.T) {
 		size = vmSize{vm.Spec.Resources.VCPU, vm.Spec.Resources.MemoryMiB}
 		if i+1 == *machines {
 			mem = b.memory(vm)
-			if dump := os.Getenv("BENCH_DUMP"); dump != "" {
-				_ = os.WriteFile(dump, []byte(mem.Slabs+"\n"+mem.Vmalloc+"\n"+mem.Mounts), 0o600)
-			}
+			t.Logf("slabs\n%s\nvmalloc\n%s\nzones\n%s", mem.Slabs, mem.Vmalloc, mem.Zones)
 		}
 		b.remove(name)
 		all = append(all, round{line, bareKernel(t, b.c.Image(), size)})
@@ -88,7 +86,7 @@ func bareKernel(t *testing.T, img *image.Image, size vmSize) time.Duration {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	o := qemu.DefaultOptions()
-	cmd := exec.CommandContext(ctx, o.Binary, "-accel", "tcg,thread=multi,tb-size="+strconv.Itoa(o.TBSizeMiB), "-cpu", "max", "-machine", "q35,hpet=off",
+	cmd := exec.CommandContext(ctx, o.Binary, "-accel", "tcg,thread=multi,tb-size="+strconv.Itoa(o.TBSizeMiB), "-cpu", qemu.TCGCPU, "-machine", "q35,hpet=off",
 		"-smp", strconv.Itoa(size.vcpu), "-m", strconv.Itoa(size.memoryMiB), "-nographic", "-nodefaults", "-no-user-config", "-no-reboot", "-serial", "stdio",
 		"-bios", filepath.Join(img.Dir, img.Meta.BIOS), "-kernel", filepath.Join(img.Dir, img.Meta.Kernel), "-initrd", initrd, "-append", img.Meta.Cmdline)
 	stdout, err := cmd.StdoutPipe()

@@ -21,7 +21,7 @@ type memory struct {
 	Processes []process        `json:"processes"`
 	Slabs     string           `json:"slabs"`
 	Vmalloc   string           `json:"vmalloc"`
-	Mounts    string           `json:"mounts"`
+	Zones     string           `json:"zones"`
 }
 
 type process struct {
@@ -41,7 +41,7 @@ func main() {
 				m.Processes = append(m.Processes, process{strings.TrimSpace(string(name)), f["Pss"], f["Pss_Anon"]})
 			}
 		}
-		for into, name := range map[*string]string{&m.Slabs: "slabinfo", &m.Vmalloc: "vmallocinfo", &m.Mounts: "1/mountinfo"} {
+		for into, name := range map[*string]string{&m.Slabs: "slabinfo", &m.Vmalloc: "vmallocinfo", &m.Zones: "zoneinfo"} {
 			b, _ := os.ReadFile("/proc/" + name)
 			*into = string(b)
 		}
