@@ -138,7 +138,8 @@ func (e *Engine) begin(ctx context.Context, a App) (m *model, err error) {
 			return err
 		})
 	}
-	return m, g.Wait()
+	err = g.Wait() // before m is read
+	return m, err
 }
 
 func (e *Engine) up(ctx context.Context, a *App, m *model) (err error) {
