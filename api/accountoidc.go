@@ -93,26 +93,40 @@ func (s *Server) oidcLink(w http.ResponseWriter, r *http.Request) (page, int) {
 	if p.TOTP && !s.fresh(p) {
 		return page{Title: "Refused", View: "done", Message: "Prove your second factor first."}, http.StatusPreconditionRequired
 	}
-	return s.oidcBegin(w, r, oidcState{Link: p.UserID})
+	where, err := s.oidcAddress(w, r, oidcState{Link: p.UserID})
+	if err != nil {
+		msg, status := s.said(r.Context(), err)
+		return page{Title: "Link a sign-in", View: "done", Message: msg}, status
+	}
+	// A link, not a redirect: our forms may go nowhere else (Content-Security-Policy).
+	return page{Title: "Link a sign-in", View: "leave", Next: where}, http.StatusOK
 }
 
 func (s *Server) oidcBegin(w http.ResponseWriter, r *http.Request, st oidcState) (page, int) {
-	_, c, err := s.oidcConfig(r.Context())
+	where, err := s.oidcAddress(w, r, st)
 	if err != nil {
 		msg, status := s.said(r.Context(), err)
 		return loginPage(st.Code, msg), status
+	}
+	return seeOther(w, r, where)
+}
+
+// oidcAddress is where the provider signs people in, for this browser alone.
+func (s *Server) oidcAddress(w http.ResponseWriter, r *http.Request, st oidcState) (string, error) {
+	_, c, err := s.oidcConfig(r.Context())
+	if err != nil {
+		return "", err
 	}
 	st.State, _ = newToken("")
 	st.Nonce, _ = newToken("")
 	st.Verifier, st.Until = oauth2.GenerateVerifier(), s.now().Add(oidcTTL)
 	plain, err := json.Marshal(st)
 	if err != nil {
-		msg, status := s.said(r.Context(), err)
-		return loginPage(st.Code, msg), status
+		return "", err
 	}
 	sealed := base64.RawURLEncoding.EncodeToString(s.sealer.seal(sealedOIDC, 0, plain))
 	http.SetCookie(w, s.cookie(oidcCookie, sealed, oidcPath, int(oidcTTL/time.Second)))
-	return seeOther(w, r, c.AuthCodeURL(st.State, oidc.Nonce(st.Nonce), oauth2.S256ChallengeOption(st.Verifier)))
+	return c.AuthCodeURL(st.State, oidc.Nonce(st.Nonce), oauth2.S256ChallengeOption(st.Verifier)), nil
 }
 
 func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) (page, int) {
@@ -121,6 +135,9 @@ func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) (page, int
 	http.SetCookie(w, s.cookie(oidcCookie, "", oidcPath, -1))
 	st, err := s.oidcState(r)
 	var u store.User
+	if err == nil {
+		err = s.oidcStill(r, st)
+	}
 	if err == nil {
 		u, err = s.oidcUser(ctx, r, st)
 	}
@@ -157,6 +174,18 @@ func (s *Server) oidcState(r *http.Request) (st oidcState, err error) {
 		return st, stale
 	}
 	return st, nil
+}
+
+// oidcStill wants whoever began to link an identity to be signed in still: a browser
+// that was signed out meanwhile must not leave a way back in.
+func (s *Server) oidcStill(r *http.Request, st oidcState) error {
+	if st.Link == 0 {
+		return nil
+	}
+	if p, refusal := s.sessionOf(r, ""); refusal != nil || p.UserID != st.Link {
+		return text(http.StatusForbidden, "you are not signed in any more: sign in, and link it again")
+	}
+	return nil
 }
 
 // oidcUser exchanges the answer's code and finds whose identity it is.

@@ -31,7 +31,7 @@ const maxForm = 16 << 10
 // page is what the template shows.
 type page struct {
 	Title, View, Problem, Message string
-	Code, Nonce, Provider         string
+	Code, Nonce, Provider, Next   string
 	NeedFactor                    bool
 	User                          store.Principal
 	Device                        store.Device

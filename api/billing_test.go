@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -266,7 +267,9 @@ func (w *world) status(id, status string) {
 
 func TestSuspension(t *testing.T) {
 	h := newHands()
-	w := newWorld(t, timed(h, enforced))
+	w := newWorld(t, timed(h, func(c *api.Config) { enforced(c); c.WebhooksAnywhere = true }))
+	r := newReceiver(t)
+	hook := call[cloudapi.Webhook](w, 201, "POST", "/workspace/webhooks", m{"url": r.URL, "events": []string{"billing.balance_low", "billing.balance_empty", "billing.suspended", "billing.resumed", "billing.abandoned"}}, nil)
 	refused(w, 402, "ERR-04-001", "POST", "/cvms/provision", m{"name": "my-app", "compose_file": m{"docker_compose_file": composeYAML}}, nil)
 	w.credit("1", "payment-1")
 	vm := w.offChainApp("my-app", nil)
@@ -305,6 +308,21 @@ func TestSuspension(t *testing.T) {
 		all, err := w.c.CVMs(t.Context())
 		return err == nil && len(all) == 0
 	})
+	// Each move once, in the transaction of the move.
+	want := []string{"billing.balance_low", "billing.balance_empty", "billing.suspended", "billing.resumed", "billing.balance_empty", "billing.suspended", "billing.abandoned"}
+	var told []cloudapi.WebhookDelivery
+	w.until("the moves are told", func() bool {
+		told = call[[]cloudapi.WebhookDelivery](w, 200, "GET", "/workspace/webhooks/"+hook.ID+"/deliveries", nil, nil)
+		return len(told) >= len(want)
+	})
+	slices.Reverse(told)
+	var moves []string
+	for _, d := range told {
+		moves = append(moves, d.EventType)
+	}
+	if strings.Join(moves, " ") != strings.Join(want, " ") {
+		t.Errorf("told %v", moves)
+	}
 	if c := call[cloudapi.LedgerCheck](w, 200, "GET", "/workspace/ledger/check", nil, nil); !c.Agrees || c.CVMs != 2 {
 		t.Errorf("%+v", c)
 	}

@@ -119,17 +119,22 @@ func (s *Server) firstPassword(ctx context.Context) error {
 	if err != nil || u.Password != "" {
 		return err
 	}
+	password, err := s.oneTime(store.WithAudit(ctx, startDraft("first-password")), u.ID)
+	if err != nil {
+		return fmt.Errorf("admin: %w", err)
+	}
+	_, err = fmt.Fprintf(s.cfg.Notice, "The admin of this cloud signs in as %s with the one-time password %s (it must be changed at once).\n", u.Username, password)
+	return err
+}
+
+// oneTime gives a user a password that must be changed at once, and ends all sessions.
+func (s *Server) oneTime(ctx context.Context, user int64) (string, error) {
 	b := make([]byte, 15)
 	_, _ = rand.Read(b) // never fails
 	password := base64.RawURLEncoding.EncodeToString(b)
 	hash, err := s.hashPassword(ctx, password)
 	if err != nil {
-		return err
+		return "", err
 	}
-	ctx = store.WithAudit(ctx, startDraft("first-password"))
-	if err := s.store.SetPassword(ctx, u.ID, hash, true, 0); err != nil {
-		return fmt.Errorf("admin: %w", err)
-	}
-	_, err = fmt.Fprintf(s.cfg.Notice, "The admin of this cloud signs in as %s with the one-time password %s (it must be changed at once).\n", u.Username, password)
-	return err
+	return password, s.store.SetPassword(ctx, user, hash, true, 0)
 }

@@ -75,7 +75,8 @@ func (r *receiver) events(t *testing.T, secret string) (out []string) {
 	return out
 }
 
-var everyEvent = []string{"cvm.created", "cvm.started", "cvm.create_failed", "cvm.restarted", "cvm.updated", "cvm.stopped", "cvm.deleted", "cvm.update.pending_approval"}
+var everyEvent = []string{"cvm.created", "cvm.started", "cvm.create_failed", "cvm.restarted", "cvm.updated", "cvm.stopped", "cvm.deleted", "cvm.update.pending_approval",
+	"billing.balance_low", "billing.balance_empty", "billing.suspended", "billing.resumed", "billing.abandoned"}
 
 func anywhere(c *api.Config) { offChain(c); c.WebhooksAnywhere = true }
 

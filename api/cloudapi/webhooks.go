@@ -68,6 +68,13 @@ type HookEvent struct {
 	Data      any           `json:"data"`
 }
 
+// HookAccount is what an event of the workspace's account says.
+type HookAccount struct {
+	State   string `json:"state"`   // active, warned, empty, suspended or abandoned
+	Was     string `json:"was"`     // the same, before
+	Balance string `json:"balance"` // of the ledger; what accrues now is not in it
+}
+
 // HookWorkspace names the workspace; its id is its slug.
 type HookWorkspace struct {
 	ID   string `json:"id"`

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"time"
+
+	"github.com/confidential-cloud/phala/api/billing"
 )
 
 // Events that webhooks are told of.
@@ -15,12 +17,18 @@ const (
 	HookStopped         = "cvm.stopped"
 	HookDeleted         = "cvm.deleted"
 	HookPendingApproval = "cvm.update.pending_approval"
-	HookTest            = "webhook.test" // only when asked for
+	HookBalanceLow      = "billing.balance_low"   // it is at the warning's mark
+	HookBalanceEmpty    = "billing.balance_empty" // the grace runs
+	HookSuspended       = "billing.suspended"     // CVMs are stopped, disks kept
+	HookResumed         = "billing.resumed"       // what that stopped starts again
+	HookAbandoned       = "billing.abandoned"     // CVMs are deleted
+	HookTest            = "webhook.test"          // only when asked for
 )
 
 // HookEvents are the events one may subscribe to.
 func HookEvents() []string {
-	return []string{HookCreated, HookStarted, HookCreateFailed, HookRestarted, HookUpdated, HookStopped, HookDeleted, HookPendingApproval}
+	return []string{HookCreated, HookStarted, HookCreateFailed, HookRestarted, HookUpdated, HookStopped, HookDeleted, HookPendingApproval,
+		HookBalanceLow, HookBalanceEmpty, HookSuspended, HookResumed, HookAbandoned}
 }
 
 // HookOf is the event that an operation is at its end, "" for none.
@@ -32,6 +40,18 @@ func HookOf(kind, state string) string {
 		return ""
 	}
 	return map[string]string{Deploy: HookStarted, Start: HookStarted, Restart: HookRestarted, Update: HookUpdated, Stop: HookStopped, Shutdown: HookStopped, Delete: HookDeleted}[kind]
+}
+
+// HookOfAccount is the event that an account's move from one state to another is, ""
+// for none.
+func HookOfAccount(was, is string) string {
+	switch {
+	case billing.Stops(was) && !billing.Stops(is):
+		return HookResumed
+	case was == is:
+		return ""
+	}
+	return map[string]string{billing.Warned: HookBalanceLow, billing.Empty: HookBalanceEmpty, billing.Suspended: HookSuspended, billing.Abandoned: HookAbandoned}[is]
 }
 
 // States of a delivery.

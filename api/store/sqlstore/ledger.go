@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/api/billing"
+	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/internal/sqldb"
 )
@@ -173,7 +174,11 @@ func (d *DB) MoveAccount(ctx context.Context, a store.Account, state string, sin
 		if n, err := r.RowsAffected(); err != nil || n != 1 {
 			return store.ErrMoved
 		}
-		return nil
+		event := store.HookOfAccount(a.State, state)
+		if event == "" {
+			return nil
+		}
+		return tellOf(ctx, tx, a.WorkspaceID, d.now(), cloudapi.HookAccount{State: state, Was: a.State, Balance: a.Balance().String()}, []string{event})
 	})
 }
 

@@ -185,17 +185,22 @@ func saveHooks(ctx context.Context, tx *sqldb.Tx, c *store.Change) error {
 	return tell(ctx, tx, c.CVM, c.At, events)
 }
 
-// tell adds a delivery for each event and each webhook that wants it.
+// tell adds the deliveries of what happened to a CVM.
 func tell(ctx context.Context, tx *sqldb.Tx, c store.CVM, now time.Time, events []string) error {
+	return tellOf(ctx, tx, c.WorkspaceID, now, hookData(c), events)
+}
+
+// tellOf adds a delivery for each event and each webhook that wants it.
+func tellOf(ctx context.Context, tx *sqldb.Tx, workspace int64, now time.Time, data any, events []string) error {
 	if len(events) == 0 {
 		return nil
 	}
-	hooks, err := rows(ctx, tx, scanHook, hookColumns+`WHERE workspace_id = ? AND enabled = 1 ORDER BY id`, c.WorkspaceID)
+	hooks, err := rows(ctx, tx, scanHook, hookColumns+`WHERE workspace_id = ? AND enabled = 1 ORDER BY id`, workspace)
 	if err != nil || len(hooks) == 0 {
 		return err
 	}
 	var ws cloudapi.HookWorkspace
-	if err := tx.QueryRowContext(ctx, `SELECT slug, name FROM workspaces WHERE id = ?`, c.WorkspaceID).Scan(&ws.ID, &ws.Name); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT slug, name FROM workspaces WHERE id = ?`, workspace).Scan(&ws.ID, &ws.Name); err != nil {
 		return fmt.Errorf("reading workspace: %w", err)
 	}
 	for _, event := range events {
@@ -204,7 +209,7 @@ func tell(ctx context.Context, tx *sqldb.Tx, c store.CVM, now time.Time, events 
 				continue
 			}
 			v := store.Delivery{WebhookID: h.ID, EventID: NewEventID(), Event: event, URL: h.URL, CreatedAt: now, NextAt: now}
-			v.Body, err = json.Marshal(cloudapi.HookEvent{ID: v.EventID, Event: event, Version: "1", CreatedAt: now.UTC(), Workspace: ws, Data: hookData(c)})
+			v.Body, err = json.Marshal(cloudapi.HookEvent{ID: v.EventID, Event: event, Version: "1", CreatedAt: now.UTC(), Workspace: ws, Data: data})
 			if err != nil {
 				return errors.Join(errors.New("encoding webhook event"), err)
 			}
