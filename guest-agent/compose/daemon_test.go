@@ -172,3 +172,21 @@ func TestContainerdConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestComposeReadsWhileTheDaemonsStart: but not what a script may still change.
+func TestComposeReadsWhileTheDaemonsStart(t *testing.T) {
+	for script, read := range map[string]bool{"": true, "echo IMAGE=y > .env": false} {
+		e := daemons(t, "")
+		e.cfg.CLI = filepath.Join(e.cfg.WorkDir, "cli")
+		if err := os.WriteFile(e.cfg.CLI, []byte("#!/bin/sh\necho '{\"services\":{\"web\":{\"image\":\"x\"}}}'\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		m, err := e.begin(t.Context(), App{PreLaunch: script})
+		if err != nil || (m != nil) != read {
+			t.Errorf("script %q: %+v %v", script, m, err)
+		}
+		if err := e.ping(t.Context()); err != nil {
+			t.Errorf("the engine: %v", err)
+		}
+	}
+}
