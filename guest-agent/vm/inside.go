@@ -157,15 +157,14 @@ func (n *Network) Guard(ctx context.Context, ready func(error)) error {
 				ready(nil)
 			}
 		})
-		if ctx.Err() != nil {
-			break
+		if err != nil && ctx.Err() == nil {
+			if !told {
+				told = true
+				ready(err)
+			}
+			n.Log.Error("keeping what is meant for containers inside", "err", err)
+			_ = run.Pause(ctx, guardRetry)
 		}
-		if !told {
-			told = true
-			ready(err)
-		}
-		n.Log.Error("keeping what is meant for containers inside", "err", err)
-		_ = run.Pause(ctx, guardRetry)
 	}
 	return nil
 }
