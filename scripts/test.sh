@@ -66,11 +66,12 @@ step "fuzz of the evidence parsers, 5 s each (ran beside the cloud)"
 wait $fuzz || status=1
 cat "$fuzzlog"
 if [ "$mode" = long ]; then
+  os/build.sh dev || status=1 # TestMachineDev asks for it
   step "the image twice, byte for byte"; make --no-print-directory image-repro || status=1
   PHALA_TEST_DRIVER=qemu run "the cloud's tests on virtual machines, hosts that cheat" -count=1 -timeout 2h \
     -run '^(TestMachine.*|TestHello|TestTwoServices|TestWallet|TestFalseKMS|TestHostSwapsEnvironment)$' ./test/cloud
   PHALA_VM=1 run "machines that boot wrong, end, break" -count=1 -p 1 -timeout 1h ./guest-agent ./guest-agent/initramfs ./guest-agent/disk ./vmm/qemu
-  PHALA_LONG=1 run "all seeds, all clients, all inputs" -count=1 -p 1 -timeout 2h ./vmm ./api ./test/compat ./test/bench/vm
+  PHALA_LONG=1 run "all seeds, all clients, all inputs" -count=1 -p 1 -timeout 2h ./vmm ./api ./test/compat ./test/compose ./test/bench/vm
   step "fuzz, 60 s each"; scripts/fuzz.sh 60 || status=1
   run "every bit of accepted quotes" -timeout 1h -run TestEveryBit ./attest -everybit
   run "four verifiers, millions of mutations" -timeout 6h ./test/differential -long
