@@ -287,7 +287,7 @@ func listen(ctx context.Context, ports []string, h http.Handler) error {
 	fmt.Println("listening on", strings.Join(ports, " "))
 	err := <-errc
 	if ctx.Err() != nil {
-		return nil
+		return ctx.Err() // main knows that it was asked to end
 	}
 	return err
 }
