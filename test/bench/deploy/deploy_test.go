@@ -45,6 +45,10 @@ func launched(name string) bool {
 // unverified is everything to the first answer.
 func unverified(name string) bool { return name != stageVerified }
 
+// patienceOnce bounds one request for the first answer: while an engine writes its packet
+// filter, a connection may wait a second for its next attempt.
+const patienceOnce = 400 * time.Millisecond
+
 // deploy deploys the compose file as name and watches it come up.
 func (b *cloud) deploy(name, file string, patience time.Duration) (*timeline, vmmapi.VM) {
 	t := b.t
@@ -66,7 +70,12 @@ func (b *cloud) deploy(name, file string, patience time.Duration) (*timeline, vm
 		t.Fatalf("%v\n%s", err, said.text())
 	}
 	url := appURL(b, vm.Spec.AppID.String())
-	err = answered(ctx, 20*time.Millisecond, func() error { _, err := get(ctx, b.http, url); return err })
+	err = answered(ctx, 20*time.Millisecond, func() error {
+		once, cancel := context.WithTimeout(ctx, patienceOnce) // one that hangs must not hide the next
+		defer cancel()
+		_, err := get(once, b.http, url)
+		return err
+	})
 	answer := time.Now()
 	if err == nil {
 		err = b.verify(ctx, url)
