@@ -73,7 +73,7 @@ func (a *app) challenge(ctx context.Context, s *session, f joinFlags, name strin
 }
 
 func (a *app) challenged(ctx context.Context, s *session, ref string) (to *joining, fresh [32]byte, err error) {
-	if s, err = a.loggedIn(); err != nil {
+	if _, err = a.loggedIn(); err != nil {
 		return nil, fresh, err
 	}
 	n, err := a.cloudNode(ctx, s, ref)
@@ -274,7 +274,7 @@ func (a *app) nodeCheckCmd() *cobra.Command {
 // shownEvidence is what a node showed: as the cloud has it, or from a file.
 func (a *app) shownEvidence(ctx context.Context, s *session, file string, as []string) (ev cloudapi.NodeEvidence, err error) {
 	if file == "" {
-		if s, err = a.loggedIn(); err != nil {
+		if _, err = a.loggedIn(); err != nil {
 			return ev, err
 		}
 		n, err := a.cloudNode(ctx, s, as[0])
