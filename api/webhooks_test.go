@@ -110,7 +110,11 @@ func TestWebhookEvents(t *testing.T) {
 	if strings.Contains(w.logs.String(), *h.Secret) {
 		t.Error("the secret is in the log")
 	}
-	s := call[cloudapi.WebhookStats](w, 200, "GET", "/workspace/webhooks/"+h.ID+"/stats", nil, nil)
+	var s cloudapi.WebhookStats
+	w.until("the attempts have ended", func() bool { // the receiver knows before the sender
+		s = call[cloudapi.WebhookStats](w, 200, "GET", "/workspace/webhooks/"+h.ID+"/stats", nil, nil)
+		return s.Total >= len(want)
+	})
 	if s.Total != len(want) || s.SuccessRate != 1 || s.LastDeliveryAt == nil {
 		t.Errorf("%+v", s)
 	}
