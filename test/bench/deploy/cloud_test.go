@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -210,5 +209,3 @@ func answered(ctx context.Context, every time.Duration, fn func() error) error {
 func appURL(c *cloud, app string) string {
 	return fmt.Sprintf("https://%s-%d.%s/", app, appPort, net.JoinHostPort(c.cfg.BaseDomain, strconv.Itoa(c.cfg.Ports.Gateway)))
 }
-
-func firstLine(b []byte) string { l, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n"); return l }
