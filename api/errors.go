@@ -100,7 +100,7 @@ func (s *Server) answer(ctx context.Context, err error) error {
 		return overLimit(over)
 	case errors.Is(err, store.ErrNameTaken):
 		return fail(http.StatusConflict, errDuplicateName, cvm.Conflict, "name-taken", "a CVM with this name exists already",
-			"choose another name, or update the existing one: phala deploy with the same name updates it")
+			"choose another name, or update the existing one: phala deploy --cvm-id and its name")
 	case errors.Is(err, store.ErrAppTaken):
 		return fail(http.StatusConflict, errAppIDConflict, cvm.Conflict, "app-taken", "this app id is in use", "register a new app, or check the app id")
 	case errors.As(err, &coded) && coded.Code != cvm.Internal:

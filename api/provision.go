@@ -26,6 +26,7 @@ const provisionAge = 14 * 24 * time.Hour
 func sha(b []byte) [32]byte { return sha256.Sum256(b) }
 
 type provisionInput struct {
+	Versioned
 	Body    cloudapi.ProvisionRequest
 	RawBody []byte
 }
@@ -45,6 +46,11 @@ func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudap
 	}
 	if !s.cfg.isKMS(r.KMS) || !s.cfg.isKMS(r.KMSID) {
 		return out, s.noKMS()
+	}
+	if c, err := s.named(ctx, in); err != nil {
+		return out, err
+	} else if c != nil {
+		return s.provisionNamed(ctx, *c, in)
 	}
 	c, err := s.compose(raw(in.RawBody, "compose_file"), r.Name, defaults())
 	if err != nil {
@@ -197,6 +203,11 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 		var bad problems
 		bad.add("app_id", "value_error", err.Error(), "use the address that registering the app gave")
 		return out, bad.err()
+	}
+	if c, prov, err := s.namedUpdate(ctx, app, hash); err != nil {
+		return out, err
+	} else if c != nil {
+		return s.commitNamed(ctx, *c, prov, r)
 	}
 	prov, err := s.provisionOf(ctx, 0, hash)
 	if err != nil {

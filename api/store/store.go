@@ -175,6 +175,7 @@ type ProvisionBody struct {
 	Listed        bool   `json:"listed,omitempty"`
 	MinConfidence string `json:"min_confidence,omitempty"`
 	Chosen        bool   `json:"chosen,omitempty"` // the node was not asked for
+	ByName        bool   `json:"by_name,omitempty"` // an update that POST /cvms commits
 }
 
 // Revision is an app-compose that a CVM was told to run.
