@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"html"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -225,7 +226,7 @@ func TestOIDCLink(t *testing.T) {
 	link := func(b *browser) (int, string) {
 		status, text, _ := b.form("/auth/oidc/link", nil)
 		if where := regexp.MustCompile(`href="([^"]+/authorize[^"]+)"`).FindStringSubmatch(text); where != nil {
-			return status, strings.ReplaceAll(where[1], "&amp;", "&")
+			return status, html.UnescapeString(where[1])
 		}
 		return status, text
 	}
