@@ -124,7 +124,7 @@ func (c Catalogue) read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(b) > maxFile {
 		err = cvm.Errorf(cvm.Invalid, "%s is larger than %d bytes", path, maxFile)
