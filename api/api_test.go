@@ -535,6 +535,9 @@ func TestGuestReads(t *testing.T) {
 	if err != nil || !comp.IsOnline || len(comp.Containers) != 1 || *comp.Containers[0].LogEndpoint != "https://"+w.app(1)+"-8090.dev.localhost:8443/logs/web" {
 		t.Fatalf("composition: %+v, %v", comp, err)
 	}
+	if len(comp.Images) != 1 || comp.Images[0] != (cloudapi.ImageUse{Service: "web", Image: "x"}) {
+		t.Errorf("images: %+v", comp.Images)
+	}
 	body, err := w.c.Logs(ctx, "my-app", "", url.Values{"tail": {"7"}})
 	if err != nil {
 		t.Fatal(err)

@@ -62,7 +62,10 @@ func (s *Server) composition(ctx context.Context, in *IDInput) (out cloudapi.Com
 		return out, nil
 	}
 	out.IsOnline, out.Containers = true, []cloudapi.Container{}
-	for _, g := range list {
+	for _, i := range list.Images {
+		out.Images = append(out.Images, cloudapi.ImageUse(i))
+	}
+	for _, g := range list.Containers {
 		v := cloudapi.Container{ID: g.ID, Names: g.Names, Image: g.Image, ImageID: g.ImageID, Created: g.Created, State: g.State, Status: g.Status}
 		if d.PublicLogs && d.WantsGateway() && len(g.Names) > 0 {
 			v.LogEndpoint = ptr(s.url(c.AppID, guestapi.ExternalPort) + "/logs/" + url.PathEscape(strings.TrimPrefix(g.Names[0], "/")))
@@ -72,15 +75,14 @@ func (s *Server) composition(ctx context.Context, in *IDInput) (out cloudapi.Com
 	return out, nil
 }
 
-func (s *Server) containers(ctx context.Context, c store.CVM) ([]guestapi.Container, error) {
+func (s *Server) containers(ctx context.Context, c store.CVM) (v guestapi.Containers, err error) {
 	vmm, err := s.nodes.client(c.NodeID)
 	if err != nil {
-		return nil, err
+		return v, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, guestTimeout)
 	defer cancel()
-	v, err := vmm.GuestContainers(ctx, c.UUID)
-	return v.Containers, err
+	return vmm.GuestContainers(ctx, c.UUID)
 }
 
 func (s *Server) stats(ctx context.Context, in *IDInput) (out cloudapi.Stats, err error) {
@@ -235,10 +237,10 @@ func (s *Server) logs(ctx context.Context, in *streamInput) (func(huma.Context),
 		if err != nil {
 			return nil, err
 		}
-		if len(list) == 0 || len(list[0].Names) == 0 {
+		if len(list.Containers) == 0 || len(list.Containers[0].Names) == 0 {
 			return nil, fail(http.StatusNotFound, "", cvm.NotFound, "no-containers", "the app has no containers yet", "look at the console: phala logs --serial")
 		}
-		name = list[0].Names[0]
+		name = list.Containers[0].Names[0]
 	}
 	q := url.Values{"text": {"true"}, "bare": {"true"}}
 	set := func(k, v string) {

@@ -377,10 +377,16 @@ func (a *app) psCmd() *cobra.Command {
 				if !comp.IsOnline {
 					return cvm.Errorf(cvm.Precondition, "%s: %s", id, first(str(comp.Error), "it does not run")).WithFix("phala cvms get " + id)
 				}
-				return printList(a, comp.Containers, "no containers", []string{"CONTAINER", "IMAGE", "STATE", "STATUS"},
+				err = printList(a, comp.Containers, "no containers", []string{"CONTAINER", "IMAGE", "STATE", "STATUS"},
 					func(k cloudapi.Container) []string {
 						return []string{strings.TrimPrefix(strings.Join(k.Names, ","), "/"), k.Image, k.State, k.Status}
 					})
+				for _, i := range comp.Images {
+					if !a.json && !i.Pinned && !i.Built {
+						a.say("%s: %s is named by a tag, so the compose hash does not say what runs; pin it by digest (image@sha256:...)", i.Service, i.Image)
+					}
+				}
+				return err
 			})
 		}}
 }

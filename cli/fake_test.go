@@ -256,7 +256,8 @@ func (f *fakeCloud) one(w http.ResponseWriter, r *http.Request, id, rest string)
 		fmt.Fprintln(w, "console of", name)
 	case "GET composition":
 		answer(w, 200, cloudapi.Composition{IsOnline: c.status == cloudapi.StatusRunning, Error: ptr("the CVM is " + c.status),
-			Containers: []cloudapi.Container{{Names: []string{"/app-web-1"}, Image: "web", State: "running", Status: "Up 2 minutes"}}})
+			Containers: []cloudapi.Container{{Names: []string{"/app-web-1"}, Image: "web", State: "running", Status: "Up 2 minutes"}},
+			Images:     []cloudapi.ImageUse{{Service: "web", Image: "web"}, {Service: "db", Image: "db@sha256:00", Pinned: true}}})
 	case "GET events":
 		answer(w, 200, []cloudapi.Event{{Seq: 7}})
 	case "DELETE ":

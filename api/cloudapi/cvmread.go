@@ -148,6 +148,16 @@ type Composition struct {
 	Runner            *string     `json:"runner"`
 	Features          []string    `json:"features"`
 	Containers        []Container `json:"containers"`
+	Images            []ImageUse  `json:"images,omitempty"`
+}
+
+// ImageUse says how a service of the compose file names its image: Pinned is by
+// digest, so the compose hash says what runs.
+type ImageUse struct {
+	Service string `json:"service"`
+	Image   string `json:"image"`
+	Pinned  bool   `json:"pinned"`
+	Built   bool   `json:"built,omitempty"` // in the CVM
 }
 
 // Stats is GET /cvms/{id}/stats. Sysinfo in bytes, load times 100.
