@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -218,6 +219,43 @@ func life(ctx context.Context, t *testing.T, p Profile, fs string) {
 		t.Errorf("in the grown part: %v", err)
 	}
 	must(t, o.Close(ctx))
+}
+
+// A large disk's journal is small, and everything else is as on any disk.
+func TestMachineSmallJournal(t *testing.T) {
+	ctx := inMachine(t)
+	d := newLoop(t, 10<<30)
+	o := d.open(ctx, ProfileIntegrity)
+	b, err := o.dev.read(HeaderSize, recordSlot)
+	must(t, err)
+	if n := binary.LittleEndian.Uint32(b[12:]); n != journalSections {
+		t.Errorf("a journal of %d sections", n)
+	}
+	size, _, err := Usage(o.cfg.MountPoint)
+	must(t, err)
+	there, err := integritySize(o.dev)
+	must(t, err)
+	if mapped := volumeSectors(t, o); mapped != there || size < 9<<30 {
+		t.Errorf("%d sectors are mapped of %d, the file system has %d MiB", mapped, there, size/mib)
+	}
+	file := filepath.Join(o.cfg.MountPoint, "data")
+	must(t, os.WriteFile(file, pattern(100*mib), 0o600))
+	unix.Sync()
+	crash(ctx, t, o)
+	d.drop()
+	o = d.open(ctx, ProfileIntegrity)
+	got, err := os.ReadFile(file)
+	if err != nil || !bytes.Equal(got, pattern(100*mib)) {
+		t.Errorf("after a crash: %v", err)
+	}
+	must(t, o.Close(ctx))
+}
+
+func volumeSectors(t *testing.T, o *Opened) uint64 {
+	vol, err := openDevice(o.cfg.mapped())
+	must(t, err)
+	must(t, vol.Close())
+	return uint64(vol.size) / 512
 }
 
 func TestMachineRefusals(t *testing.T) {

@@ -140,3 +140,27 @@ func integritySize(dev *device) (uint64, error) {
 	}
 	return le.Uint64(b[16:]), nil
 }
+
+// journalSections bounds dm-integrity's journal to 8 MiB: a section of this profile's
+// blocks and tags has 132 KiB. The kernel keeps the journal in memory, whole, and
+// would give a disk of 8 GiB and more one of 64 MiB.
+const journalSections = 62
+
+// smallJournal makes the journal of a disk smaller that was formatted just now and
+// is not mapped. The room this gives is found at the next mapping, as on a disk that
+// has grown.
+func smallJournal(dev *device) error {
+	if _, err := integritySize(dev); err != nil {
+		return err
+	}
+	b, err := dev.read(HeaderSize, recordSlot)
+	if err != nil {
+		return err
+	}
+	sections := b[12:16]
+	if binary.LittleEndian.Uint32(sections) <= journalSections {
+		return nil
+	}
+	binary.LittleEndian.PutUint32(sections, journalSections)
+	return dev.WriteBlock(HeaderSize, b)
+}

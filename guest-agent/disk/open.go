@@ -171,6 +171,9 @@ func (o *Opened) format(ctx context.Context) error {
 	var once []string
 	if h.Profile == ProfileIntegrity {
 		once = []string{"--integrity-no-journal"}
+		if err := smallJournal(o.dev); err != nil {
+			return err
+		}
 	}
 	if err := luksOpen(ctx, o.cfg.Device, o.cfg.Name, head, o.cfg.Key, once...); err != nil {
 		return err
