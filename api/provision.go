@@ -62,22 +62,13 @@ func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudap
 	if err := s.admits(ctx, who(ctx).WorkspaceID, size); err != nil {
 		return out, err
 	}
-	image := r.Image
-	if image == "" {
-		image = s.cfg.Image
-	}
 	app := ""
 	if s.cfg.Chain.ID == 0 {
 		app = appOf(c.hash()).String()
 	}
-	confidence, err := minConfidence(r.MinConfidence)
+	node, image, why, err := s.pick(ctx, r, size, app)
 	if err != nil {
 		return out, err
-	}
-	node, _, why, err := s.choose(ctx, scheduler.Request{Need: size.need(), NodeID: int64(max(r.TeepodID, r.NodeID)), Region: r.Region, Image: image,
-		Confidence: confidence}, app, "")
-	if err != nil {
-		return out, unplaced(err)
 	}
 	err = s.store.PutProvision(ctx, store.Provision{
 		WorkspaceID: who(ctx).WorkspaceID, ComposeHash: c.hash(), ExpiresAt: s.now().Add(provisionAge),

@@ -20,7 +20,7 @@ type ProvisionRequest struct {
 	Listed      bool     `json:"listed,omitempty" nullable:"true"`
 	KMS         string   `json:"kms,omitempty" nullable:"true" doc:"phala, ethereum, base or a KMS id; one KMS per cloud today"`
 	KMSID       string   `json:"kms_id,omitempty" nullable:"true"`
-	PreferDev   *bool    `json:"prefer_dev,omitempty" nullable:"true"`
+	PreferDev   *bool    `json:"prefer_dev,omitempty" nullable:"true" doc:"true, and no image: a development image, of the default image's version if there is one, else the newest"`
 	AppID       string   `json:"app_id,omitempty" nullable:"true"`
 	EnvKeys     []string `json:"env_keys,omitempty" nullable:"true"`
 	// MinConfidence (ours) is how sure it must be that VMs of the node are confidential.

@@ -174,7 +174,7 @@ type ProvisionBody struct {
 	Region        string `json:"region,omitempty"`
 	Listed        bool   `json:"listed,omitempty"`
 	MinConfidence string `json:"min_confidence,omitempty"`
-	Chosen        bool   `json:"chosen,omitempty"` // the node was not asked for
+	Chosen        bool   `json:"chosen,omitempty"`  // the node was not asked for
 	ByName        bool   `json:"by_name,omitempty"` // an update that POST /cvms commits
 }
 
