@@ -20,6 +20,7 @@ import (
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
 // consoleAge is how long a link to a console is good.
@@ -97,17 +98,21 @@ type consoleInput struct {
 	CVM     int64  `path:"cvm" minimum:"1"`
 	Expires string `query:"expires" doc:"from the link"`
 	Seal    string `query:"seal" doc:"from the link"`
-	Channel string `query:"ch" default:"serial" doc:"serial, stdout or stderr; a node keeps the serial console"`
+	Channel string `query:"ch" default:"serial" doc:"serial, or the hypervisor's own stdout or stderr"`
 	Tail    string `query:"tail" pattern:"^[0-9]*$" doc:"lines from the end"`
+	Since   string `query:"since" doc:"RFC 3339, unix seconds, or a duration before now (10m)"`
+	Until   string `query:"until" doc:"as since"`
 	Follow  string `query:"follow" doc:"present, also without a value: go on until the client leaves"`
+	Times   string `query:"timestamps" doc:"present, also without a value: the time before each line"`
 
-	follow bool
+	follow, times bool
 }
 
 // Resolve is huma's hook: a bare "&follow" is as good as a value.
 func (in *consoleInput) Resolve(hc huma.Context) []error {
 	u := hc.URL()
-	in.follow = u.Query().Has("follow") && in.Follow != "false"
+	q := u.Query()
+	in.follow, in.times = q.Has("follow") && in.Follow != "false", q.Has("timestamps") && in.Times != "false"
 	return nil
 }
 
@@ -132,15 +137,17 @@ func (s *Server) console(ctx context.Context, in *consoleInput) (func(huma.Conte
 	if err != nil {
 		return nil, err
 	}
-	if in.Channel != "serial" {
-		return nil, fail(http.StatusNotFound, "", cvm.Unsupported, "no-such-channel", "nodes keep the serial console, which has all output of the boot", "read it: phala logs --serial")
-	}
 	vmm, err := s.nodes.client(c.NodeID)
 	if err != nil {
 		return nil, err
 	}
 	tail, _ := strconv.Atoi(in.Tail) // digits by its pattern; "" is all
-	return pass(ctx, func(ctx context.Context) (io.ReadCloser, error) { return vmm.Serial(ctx, c.UUID, tail, in.follow) })
+	q := vmmapi.LogQuery{Channel: in.Channel, Tail: tail, Since: in.Since, Until: in.Until, Follow: in.follow, Timestamps: in.times}
+	write, err := pass(ctx, func(ctx context.Context) (io.ReadCloser, error) { return vmm.Log(ctx, c.UUID, q) })
+	if in.Channel != "serial" && cvm.CodeOf(err) == cvm.Unsupported {
+		err = fail(http.StatusNotFound, "", cvm.Unsupported, "no-such-channel", word(explain(err)), "read the console, which has all output of the boot: phala logs --serial")
+	}
+	return write, err
 }
 
 func (s *Server) consoleRoutes(api huma.API) {

@@ -109,8 +109,11 @@ func TestConsoleLink(t *testing.T) {
 			t.Errorf("%s: %d %s, want the answer for a missing one", name, code, body)
 		}
 	}
-	if code, body := w.fetch(link + "&ch=stdout"); code != 404 || !strings.Contains(body, "serial") {
+	if code, body := w.fetch(link + "&ch=stderr&since=10m&timestamps&ansi"); code != 200 || body != "the hypervisor's words since 10m times true\n" {
 		t.Errorf("another channel: %d %s", code, body)
+	}
+	if code, body := w.fetch(link + "&ch=stdout"); code != 404 || !strings.Contains(body, "no such channel") {
+		t.Errorf("a channel that the node has not: %d %s", code, body)
 	}
 	if err := w.c.Delete(t.Context(), "other-app", "delete"); err != nil {
 		t.Fatal(err)

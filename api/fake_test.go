@@ -207,7 +207,7 @@ func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, act
 		delete(f.vms, vm.Spec.ID)
 		return struct{}{}, nil
 	case "GET guest/containers":
-		return json.RawMessage(`{"containers":[{"id":"c1","names":["/web"],"image":"x","image_id":"y","created":1,"state":"running","status":"Up"}]}`), nil
+		return json.RawMessage(`{"containers":[{"id":"c1","names":["/web"],"image":"x","image_id":"y","created":1,"state":"running","status":"Up"}],"images":[{"service":"web","image":"x","pinned":false}]}`), nil
 	case "GET guest/info":
 		return guestapi.AppInfo{TCBInfo: `{"mrtd":"00"}`}, nil
 	case "GET guest/evidence":
@@ -217,7 +217,14 @@ func (f *fakeVMM) act(w http.ResponseWriter, r *http.Request, vm *vmmapi.VM, act
 		nonce, _ := hex.DecodeString(r.URL.Query().Get("nonce"))
 		return f.evidence(nonce)
 	case "GET serial":
-		return plain("the console\n"), nil
+		switch q := r.URL.Query(); q.Get("channel") {
+		case "", "serial":
+			return plain("the console\n"), nil
+		case "stderr":
+			return plain("the hypervisor's words since " + q.Get("since") + " times " + q.Get("timestamps") + "\n"), nil
+		default:
+			return nil, cvm.Errorf(cvm.Unsupported, "this node has no such channel").WithReason("no-channel")
+		}
 	case "GET guest/logs/web":
 		return plain("hello from web " + r.URL.Query().Get("tail") + "\n"), nil
 	default:

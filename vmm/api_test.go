@@ -385,7 +385,8 @@ func TestSerial(t *testing.T) {
 		"ansi=false&tail=2": "red\nlast",
 		"since=2000-01-01T00:00:00Z&until=2000-01-01T00:00:01Z": "",
 		"since=1h&tail=1":     "last",
-		"channel=stdout":      "no-channel",
+		"channel=stdout":      "dry machine of hello",
+		"channel=stderr":      "dry driver: no machine runs",
 		"channel=x":           "want serial",
 		"since=yesterday":     "RFC 3339",
 		"timestamps=1&tail=1": "Z last",
@@ -400,6 +401,14 @@ func TestSerial(t *testing.T) {
 	n.start()
 	if _, got := n.call("GET", "/v1/vms/"+vmID+"/serial?tail=1", ""); got != "last" {
 		t.Errorf("after the VM and the VMM ended: %q", got)
+	}
+
+	bare := newNode(t, dry.New(dry.Config{}), nil) // its machines write no files
+	bare.must(bare.c.Put(t.Context(), spec()))
+	bare.must(bare.c.Start(t.Context(), vmID))
+	bare.waitState(vmmapi.StateRunning)
+	if rc, err := bare.c.Log(t.Context(), vmID, vmmapi.LogQuery{Channel: "stdout"}); cvm.CodeOf(err) != cvm.Unsupported || cvm.ReasonOf(err) != "no-channel" {
+		t.Errorf("a channel that there is not: %v %v", rc, err)
 	}
 }
 

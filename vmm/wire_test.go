@@ -148,7 +148,7 @@ func (n *node) referenceGuest(id string) {
 	for q, want := range map[string]string{
 		"id=" + id + "&ansi=false":                "dry guest of hello\nred",
 		"id=" + id + "&lines=1":                   "\x1b[31mred\x1b[0m",
-		"id=" + id + "&ch=stdout":                 `no channel stdout`,
+		"id=" + id + "&ch=stdout":                 "dry machine of hello",
 		"id=" + id + "&ch=x":                      `want serial, stdout or stderr`,
 		"id=" + id + "&lines=x":                   `want a number`,
 		"ch=serial":                               `id: missing`,

@@ -28,7 +28,7 @@ type Config struct {
 	Script func(machine.Machine) []guestapi.Notify
 	// Guest answers the guest API; nil answers with boot state and empty lists.
 	Guest func(machine.Machine) http.Handler
-	// LogDir, if set, is where machines write their console: <id>.serial.log.
+	// LogDir, if set, is where machines write their channels: <id>.<channel>.log.
 	LogDir string
 }
 
@@ -56,9 +56,12 @@ func DefaultScript(machine.Machine) []guestapi.Notify {
 	return []guestapi.Notify{{Event: "boot.progress", Payload: "1/10 host-shared"}, {Event: "boot.progress", Payload: "10/10 containers"}, {Event: "ready"}}
 }
 
+// noMachine is this driver's warning, and what its machines say of themselves.
+const noMachine = "dry driver: no machine runs"
+
 // Describe says that nothing is real.
 func (d *Driver) Describe(context.Context) (machine.Description, error) {
-	return machine.Description{Name: "dry", Simulated: true, Warnings: []string{"dry driver: no machine runs"}}, nil
+	return machine.Description{Name: "dry", Simulated: true, Warnings: []string{noMachine}}, nil
 }
 
 // Launches is how often a machine was launched.
@@ -119,7 +122,7 @@ func (d *Driver) Remove(_ context.Context, id string, _ bool) error {
 	if d.cfg.LogDir == "" {
 		return nil
 	}
-	files, err := filepath.Glob(filepath.Join(d.cfg.LogDir, id+".serial.log*"))
+	files, err := filepath.Glob(filepath.Join(d.cfg.LogDir, id+".*.log*"))
 	for _, f := range files {
 		err = errors.Join(err, os.Remove(f))
 	}
@@ -151,17 +154,17 @@ func (d *Driver) Print(id, text string) error {
 	d.mu.Lock()
 	i := d.vms[id]
 	d.mu.Unlock()
-	if i == nil || i.log == "" {
+	if i == nil || i.dir == "" {
 		return cvm.Errorf(cvm.NotFound, "no dry machine %s with a console file", id)
 	}
-	return i.print(text)
+	return i.print(machine.ChannelSerial, text)
 }
 
 type instance struct {
 	m     machine.Machine
 	guest http.Handler
 	text  string
-	log   string // file of the console, or ""
+	dir   string // of the channels' files, or ""
 
 	mu   sync.Mutex
 	exit machine.Exit
@@ -169,24 +172,24 @@ type instance struct {
 	done chan struct{}
 }
 
-// LogFile is the console's file, if there is one.
+// LogFile is a channel's file, if there are files.
 func (i *instance) LogFile(channel string) string {
-	if channel != machine.ChannelSerial {
+	if i.dir == "" {
 		return ""
 	}
-	return i.log
+	return filepath.Join(i.dir, i.m.ID+"."+channel+".log")
 }
 
 func (i *instance) openLog(dir string) error {
-	if dir == "" {
+	if i.dir = dir; dir == "" {
 		return nil
 	}
-	i.log = filepath.Join(dir, i.m.ID+".serial.log")
-	return i.print(i.text)
+	return errors.Join(i.print(machine.ChannelSerial, i.text), i.print(machine.ChannelStdout, "dry machine of "+i.m.Name+"\n"),
+		i.print(machine.ChannelStderr, noMachine+"\n"))
 }
 
-func (i *instance) print(text string) error {
-	f, err := os.OpenFile(i.log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+func (i *instance) print(channel, text string) error {
+	f, err := os.OpenFile(i.LogFile(channel), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}

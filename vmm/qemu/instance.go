@@ -202,6 +202,8 @@ func (i *instance) LogFile(channel string) string {
 	switch channel {
 	case machine.ChannelSerial:
 		return i.p.serial
+	case machine.ChannelStdout:
+		return i.p.stdout
 	case machine.ChannelStderr:
 		return i.p.stderr
 	}

@@ -246,6 +246,11 @@ func (d *Driver) start(ctx context.Context, m machine.Machine, l Launch, p paths
 		return nil, fmt.Errorf("log of QEMU: %w", err)
 	}
 	defer stderr.Close()
+	stdout, err := openOwn(p.stdout, os.O_WRONLY|os.O_APPEND)
+	if err != nil {
+		return nil, fmt.Errorf("output of QEMU: %w", err)
+	}
+	defer stdout.Close()
 	cage, err := d.cfg.Confine.Prepare(m)
 	if err != nil {
 		return nil, err
@@ -255,7 +260,7 @@ func (d *Driver) start(ctx context.Context, m machine.Machine, l Launch, p paths
 	}
 	cmd := exec.Command(d.cfg.Binary, args...) //nolint:noctx // it outlives the call, and the VMM
 	cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = stderr, stderr, files
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = stdout, stderr, files
 	cage.Command(cmd)
 	rec := runRecord{Run: m.Run, Boot: m.Boot, Console: size(p.serial), Stderr: size(p.stderr), Simulated: !l.Accel.hardware()}
 	if err := startOn(cmd, m.NUMA); err != nil {

@@ -158,13 +158,13 @@ const shareMode = "tar"
 
 // paths of one machine.
 type paths struct {
-	dir, data, shared, serial, stderr, pid, launch, exit string
+	dir, data, shared, serial, stdout, stderr, pid, launch, exit string
 }
 
 func (d *Driver) paths(id string) paths {
 	dir := filepath.Join(d.cfg.Dir, id)
 	f := func(name string) string { return filepath.Join(dir, name) }
-	return paths{dir: dir, data: f("data.img"), shared: f("shared.img"), serial: f("serial.log"), stderr: f("qemu.log"),
+	return paths{dir: dir, data: f("data.img"), shared: f("shared.img"), serial: f("serial.log"), stdout: f("qemu.out"), stderr: f("qemu.log"),
 		pid: f("qemu.pid"), launch: f("launch.json"), exit: f("exit.json")}
 }
 

@@ -381,3 +381,13 @@ func TestConsole(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// QEMU's own words and the console are files of their own.
+func TestLogFiles(t *testing.T) {
+	i := &instance{p: (&Driver{cfg: Config{Dir: "/m"}}).paths("id")}
+	for channel, want := range map[string]string{machine.ChannelSerial: "/m/id/serial.log", machine.ChannelStdout: "/m/id/qemu.out", machine.ChannelStderr: "/m/id/qemu.log", "other": ""} {
+		if got := i.LogFile(channel); got != want {
+			t.Errorf("%s: %q, want %q", channel, got, want)
+		}
+	}
+}

@@ -161,12 +161,36 @@ func (c *Client) FollowEvents(ctx context.Context, id string, seq int64, each fu
 	return sc.Err()
 }
 
+// LogQuery is what of a VM's output somebody wants. The zero value is all of the
+// guest's console that is kept.
+type LogQuery struct {
+	Channel      string // serial (or ""), or the hypervisor's own: stdout, stderr
+	Tail         int    // lines from the end; 0: all
+	Since, Until string // RFC 3339, unix seconds, or a duration before now ("10m"); "": no bound
+	Follow       bool   // go on until ctx ends
+	Timestamps   bool   // the time before each line
+}
+
 // Serial streams the guest's console: the last tail lines (0: all that is kept),
 // and what follows until ctx ends when follow is set.
 func (c *Client) Serial(ctx context.Context, id string, tail int, follow bool) (io.ReadCloser, error) {
-	q := url.Values{"follow": {strconv.FormatBool(follow)}}
-	if tail > 0 {
-		q.Set("tail", strconv.Itoa(tail))
+	return c.Log(ctx, id, LogQuery{Tail: tail, Follow: follow})
+}
+
+// Log streams a channel of a VM's output. cvm.Unsupported: the node has not this
+// channel, or keeps no times.
+func (c *Client) Log(ctx context.Context, id string, o LogQuery) (io.ReadCloser, error) {
+	q := url.Values{"follow": {strconv.FormatBool(o.Follow)}}
+	for name, v := range map[string]string{"channel": o.Channel, "since": o.Since, "until": o.Until} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	if o.Tail > 0 {
+		q.Set("tail", strconv.Itoa(o.Tail))
+	}
+	if o.Timestamps {
+		q.Set("timestamps", "true")
 	}
 	return c.rpc.Stream(ctx, http.MethodGet, vmPath(id, "/serial?"+q.Encode()), nil)
 }
