@@ -32,6 +32,7 @@ type TierConfig struct {
 	MemoryMB     int    `toml:"memory_mb"`
 	DiskGB       int    `toml:"disk_gb"`
 	DiskGBPerCVM int    `toml:"disk_gb_per_cvm"`
+	GPUs         int    `toml:"gpus"`
 }
 
 // SuspensionConfig says what becomes of workspaces whose balance ends. Without
@@ -51,11 +52,11 @@ func DefaultBilling() BillingConfig {
 	return BillingConfig{
 		Currency: "USD", VCPUHour: "0.029", MemoryGBHour: "0.0145", DiskGBHour: "0.000139", DefaultTier: tier,
 		Tiers: []TierConfig{
-			{tier, -1, -1, -1, -1, -1},
-			{"free", 1, 2, 4096, 40, 40},
-			{"tier-1", 8, 16, 32768, 160, 80},
-			{"tier-2", 16, 32, 65536, 1024, 256},
-			{"enterprise", -1, -1, -1, -1, -1},
+			{tier, -1, -1, -1, -1, -1, -1},
+			{"free", 1, 2, 4096, 40, 40, 0},
+			{"tier-1", 8, 16, 32768, 160, 80, 1},
+			{"tier-2", 16, 32, 65536, 1024, 256, 8},
+			{"enterprise", -1, -1, -1, -1, -1, -1},
 		},
 		Suspension: SuspensionConfig{WarnAt: "5", Grace: config.Duration(72 * time.Hour)},
 	}
@@ -100,7 +101,7 @@ func (c Config) validateBilling() (errs []error) {
 			bad("billing.tier[%d]: the name %q is missing or appears twice", i, t.Name)
 		}
 		seen[t.Name] = true
-		if slices.Min([]int{t.CVMs, t.VCPU, t.MemoryMB, t.DiskGB, t.DiskGBPerCVM}) < billing.Unlimited {
+		if slices.Min([]int{t.CVMs, t.VCPU, t.MemoryMB, t.DiskGB, t.DiskGBPerCVM, t.GPUs}) < billing.Unlimited {
 			bad("billing.tier[%d]: a limit is 0 or more, or -1 for none", i)
 		}
 	}
@@ -139,7 +140,7 @@ func (b BillingConfig) tier(name string) (string, billing.Limits) {
 	}
 	for _, t := range b.Tiers {
 		if t.Name == name {
-			return name, billing.Limits{CVMs: t.CVMs, VCPU: t.VCPU, MemoryMB: t.MemoryMB, DiskGB: t.DiskGB, DiskGBPerCVM: t.DiskGBPerCVM}
+			return name, billing.Limits{CVMs: t.CVMs, VCPU: t.VCPU, MemoryMB: t.MemoryMB, DiskGB: t.DiskGB, DiskGBPerCVM: t.DiskGBPerCVM, GPUs: t.GPUs}
 		}
 	}
 	return name, billing.Limits{}

@@ -246,7 +246,7 @@ func (s *Server) admits(ctx context.Context, workspace int64, z size) error {
 	if err != nil {
 		return err
 	}
-	one := billing.Size{VCPU: z.vcpu, MemoryMiB: z.memory, DiskGB: z.disk}
+	one := billing.Size{VCPU: z.vcpu, MemoryMiB: z.memory, DiskGB: z.disk, GPUs: z.gpus}
 	if x := l.Check(h.Add(one, 1), one); x != nil {
 		return &store.LimitError{Excess: *x}
 	}
@@ -281,7 +281,7 @@ func (s *Server) quotas(ctx context.Context, in *SlugInput) (out cloudapi.Quotas
 	}
 	h, err := s.store.Held(ctx, p.WorkspaceID)
 	return cloudapi.Quotas{TeamSlug: in.Slug, Tier: name, Quotas: cloudapi.QuotaSet{VMSlots: quota(l.CVMs, h.CVMs), VCPU: quota(l.VCPU, h.VCPU),
-		MemoryMB: quota(l.MemoryMB, h.MemoryMB), DiskGB: quota(l.DiskGB, h.DiskGB)}, AsOf: s.now().UTC()}, err
+		MemoryMB: quota(l.MemoryMB, h.MemoryMB), DiskGB: quota(l.DiskGB, h.DiskGB), GPUs: quota(l.GPUs, h.GPUs)}, AsOf: s.now().UTC()}, err
 }
 
 // ledgerCheck reads all events of all CVMs that the ledger names, and compares.

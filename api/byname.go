@@ -102,7 +102,7 @@ func (s *Server) namedUpdate(ctx context.Context, app cvm.AppID, hash string) (*
 // commitNamed starts the prepared update. Asking again after a lost answer, and a
 // run that changes nothing, leave a CVM alone that serves or is about to.
 func (s *Server) commitNamed(ctx context.Context, c store.CVM, prov store.Provision, r cloudapi.CommitRequest) (out cloudapi.VM, err error) {
-	next, err := s.compose(prov.AppCompose, c.Name, nil)
+	next, err := s.compose(prov.AppCompose, c.Name, nil, c.GPUs)
 	if err != nil {
 		return out, err
 	}

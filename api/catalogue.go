@@ -154,7 +154,8 @@ func (s *Server) nodeRef(id int64) *cloudapi.NodeRef {
 
 func (t InstanceType) public() cloudapi.InstanceType {
 	return cloudapi.InstanceType{ID: t.ID, Name: t.Name, Description: t.Description, VCPU: t.VCPU, MemoryMB: t.MemoryMB,
-		HourlyRate: t.HourlyRate, RequiresGPU: t.Family == "gpu", DefaultDiskSizeGB: t.DiskGB, Family: ptr(t.Family)}
+		HourlyRate: t.HourlyRate, RequiresGPU: t.GPUs > 0, DefaultDiskSizeGB: t.DiskGB, Family: ptr(t.Family),
+		GPUs: t.GPUs, GPU: t.GPU, GPUName: t.GPUName}
 }
 
 func (s *Server) family(name string) []cloudapi.InstanceType {

@@ -139,11 +139,11 @@ func (s *Server) composePatch(c store.CVM, keys map[string]any) (p store.Patch, 
 			delete(m, k)
 		}
 	}
-	if next, err = s.composeOf(m); err != nil {
+	if next, err = s.composeOf(m, c.GPUs); err != nil {
 		return p, next, err
 	}
 	if sameJSON(c.AppCompose, next.doc.Raw()) { // our canonical form is not the client's: nothing changed
-		if next, err = s.compose(c.AppCompose, c.Name, nil); err != nil {
+		if next, err = s.compose(c.AppCompose, c.Name, nil, c.GPUs); err != nil {
 			return p, next, err
 		}
 		return store.Patch{AppCompose: c.AppCompose, ComposeHash: c.ComposeHash}, next, nil
@@ -262,7 +262,7 @@ func checkPatch(r cloudapi.CVMPatch) error {
 		p.add("shutdown_timeout", "value_error", "want 10 to 1200 seconds", "")
 	}
 	if wantsGPU(r.GPUs) {
-		p.add("gpus", "value_error", "no node of this cloud has GPUs to attach", "leave gpus out")
+		p.add("gpus", "value_error", "a CVM has the GPUs of its instance_type, from the beginning: none are attached later", "leave gpus out, or deploy a new CVM with an instance_type that has GPUs")
 	}
 	return p.err()
 }
@@ -374,7 +374,7 @@ func (s *Server) replaceCompose(ctx context.Context, in *replaceInput) (out clou
 	if err != nil {
 		return out, err
 	}
-	next, err := s.compose(raw(in.RawBody, "compose_file"), c.Name, base)
+	next, err := s.compose(raw(in.RawBody, "compose_file"), c.Name, base, c.GPUs)
 	if err != nil {
 		return out, err
 	}

@@ -103,7 +103,7 @@ func (s *Server) redeploy(ctx context.Context, in *redeployInput) (out cloudapi.
 }
 
 func (s *Server) redeployTo(ctx context.Context, c store.CVM, r store.Revision, a Approval, base string) (out cloudapi.Accepted, err error) {
-	if _, err := s.compose(r.AppCompose, c.Name, nil); err != nil { // today's checks hold for it too
+	if _, err := s.compose(r.AppCompose, c.Name, nil, c.GPUs); err != nil { // today's checks hold for it too
 		return out, err
 	}
 	return s.apply(ctx, c, change{kind: store.Update, patch: store.Patch{AppCompose: r.AppCompose, ComposeHash: r.ComposeHash}, approval: a, base: base, redo: true})

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -51,12 +52,15 @@ func (s *Server) choose(ctx context.Context, r scheduler.Request, app, id string
 		return n, limit, "", err
 	}
 	p := c.view.promised[n.ID]
-	limit = store.Room{VCPU: n.Free.VCPU, MemoryMiB: n.Free.MemoryMiB, DiskGB: n.Free.DiskGB}.Plus(p)
+	limit = store.Room{VCPU: n.Free.VCPU, MemoryMiB: n.Free.MemoryMiB, DiskGB: n.Free.DiskGB, GPUs: n.FreeGPUs(r.GPU)}.Plus(p)
+	if r.GPUs == 0 {
+		limit.GPUs = math.MaxInt // what others do with the cards is nothing to it
+	}
 	if id != "" {
 		if c.pending == nil {
 			c.pending = map[string]store.Reservation{}
 		}
-		h := store.Reservation{NodeID: n.ID, Room: store.Room{VCPU: r.Need.VCPU, MemoryMiB: r.Need.MemoryMiB, DiskGB: r.Need.DiskGB}}
+		h := store.Reservation{NodeID: n.ID, Room: roomOf(r)}
 		c.pending[id] = h
 		c.promise(h)
 	}
@@ -92,6 +96,28 @@ func (c *chooser) promise(h store.Reservation) {
 	n.Free.VCPU = min(n.Free.VCPU, n.Capacity.VCPU-p.VCPU)
 	n.Free.MemoryMiB = min(n.Free.MemoryMiB, n.Capacity.MemoryMiB-p.MemoryMiB)
 	n.Free.DiskGB = min(n.Free.DiskGB, n.Capacity.DiskGB-p.DiskGB)
+	n.GPUs = without(n.GPUs, h.Room.GPUs)
+}
+
+// roomOf is what a request takes of its node.
+func roomOf(r scheduler.Request) store.Room {
+	return store.Room{VCPU: r.Need.VCPU, MemoryMiB: r.Need.MemoryMiB, DiskGB: r.Need.DiskGB, GPUs: r.GPUs}
+}
+
+// without is the free cards when n more are promised, of a kind that is not known: of
+// each kind so many fewer. It errs to the safe side, on nodes with several kinds, from
+// the promise until the VM holds its cards.
+func without(free []string, n int) (out []string) {
+	if n <= 0 {
+		return free
+	}
+	gone := map[string]int{}
+	for _, product := range free {
+		if gone[product]++; gone[product] > n {
+			out = append(out, product)
+		}
+	}
+	return out
 }
 
 // chosen ends a choice: its room is stored, or (again) the nodes are to be read anew.

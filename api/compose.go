@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -49,7 +50,8 @@ func defaults() map[string]any {
 // compose makes the exact app-compose of a request's object. A document with
 // manifest_version is whole: only an empty name and a missing key_provider_id are
 // filled in, so that a client can compute the same bytes. Others are laid over base.
-func (s *Server) compose(raw []byte, name string, base map[string]any) (composed, error) {
+// gpus is how many cards its CVM has.
+func (s *Server) compose(raw []byte, name string, base map[string]any, gpus int) (composed, error) {
 	m, err := object(raw)
 	if err != nil {
 		return composed{}, err
@@ -73,10 +75,10 @@ func (s *Server) compose(raw []byte, name string, base map[string]any) (composed
 	if n, _ := m["name"].(string); n == "" {
 		m["name"] = name
 	}
-	return s.composeOf(m)
+	return s.composeOf(m, gpus)
 }
 
-func (s *Server) composeOf(m map[string]any) (composed, error) {
+func (s *Server) composeOf(m map[string]any, gpus int) (composed, error) {
 	if id, _ := m["key_provider_id"].(string); id == "" && wantsKMS(m) {
 		m["key_provider_id"] = s.cfg.KMS.RootSPKI
 	}
@@ -96,7 +98,7 @@ func (s *Server) composeOf(m map[string]any) (composed, error) {
 			"compose_file.key_provider_id pins another KMS than this cloud's: the guest would refuse its keys",
 			"leave key_provider_id out, or log in to the cloud whose KMS it names")
 	}
-	return check(doc)
+	return s.check(doc, gpus)
 }
 
 func wantsKMS(m map[string]any) bool {
@@ -107,8 +109,8 @@ func wantsKMS(m map[string]any) bool {
 	return m["key_provider"] == appcompose.ProviderKMS
 }
 
-// check looks at what the guest would stumble over.
-func check(doc *appcompose.Document) (composed, error) {
+// check looks at what the guest would stumble over; gpus is how many cards it has.
+func (s *Server) check(doc *appcompose.Document, gpus int) (composed, error) {
 	out := composed{doc: doc}
 	if n := len(doc.DockerComposeFile) + len(doc.PreLaunchScript); n > composefile.MaxSize {
 		return out, fail(http.StatusUnprocessableEntity, errBadCompose, cvm.Invalid, "compose-too-large",
@@ -129,14 +131,27 @@ func check(doc *appcompose.Document) (composed, error) {
 	if err := f.Check(); err != nil {
 		return out, err
 	}
-	if at := f.GPU(); at != nil {
-		return out, fail(http.StatusUnprocessableEntity, errNoGPU, cvm.Unsupported, "gpu-not-available", "compose file: "+at.Error()+", and no CVM of this cloud has one",
-			"leave the GPU out, or deploy where CVMs have GPUs")
+	if at := f.GPU(); at != nil && gpus == 0 {
+		return out, s.noGPU(at.Error())
 	}
 	for _, w := range f.Lint() {
 		out.warnings = append(out.warnings, w.String())
 	}
 	return out, nil
+}
+
+// noGPU is the answer for an app that needs a GPU on a CVM without: it names a type
+// that has some.
+func (s *Server) noGPU(where string) error {
+	why, fix := "this cloud has no instance type with GPUs", "leave the GPU out, or deploy where CVMs have GPUs"
+	for _, t := range s.cfg.InstanceTypes {
+		if t.GPUs > 0 {
+			why = fmt.Sprintf("this CVM has none; instance type %s has %d (%s)", t.ID, t.GPUs, cmp.Or(t.GPUName, t.GPU))
+			fix = "deploy with instance_type " + t.ID + " (GET /instance-types lists all), or leave the GPU out"
+			break
+		}
+	}
+	return fail(http.StatusUnprocessableEntity, errNoGPU, cvm.Unsupported, "gpu-not-available", "compose file: "+where+", and "+why, fix)
 }
 
 // Limits of an encrypted environment, in bytes: 1 MiB of names and values and

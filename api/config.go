@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -156,6 +157,11 @@ type InstanceType struct {
 	MemoryMB    int    `toml:"memory_mb"`
 	HourlyRate  string `toml:"hourly_rate"` // decimal, in the cloud's currency
 	DiskGB      int    `toml:"default_disk_gb"`
+	// GPUs is how many cards of the product GPU a CVM has for itself; they are part of
+	// the hourly rate.
+	GPUs    int    `toml:"gpus"`
+	GPU     string `toml:"gpu"`      // vendor:device, as "10de:2335": what nodes say of their cards
+	GPUName string `toml:"gpu_name"` // for people
 }
 
 // DefaultConfig is a config with every number filled in, and no node or KMS. The
@@ -245,11 +251,17 @@ func (c Config) validateAccounts() (errs []error) {
 	return errs
 }
 
+// gpuForm is a product as nodes write it.
+var gpuForm = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{4}$`)
+
 func (c Config) validateTypes() (errs []error) {
 	seen := map[string]bool{}
 	for i, t := range c.InstanceTypes {
 		if t.ID == "" || t.VCPU < 1 || t.MemoryMB < 1 || t.Family == "" || t.HourlyRate == "" {
 			errs = append(errs, fmt.Errorf("instance_type[%d]: id, family, vcpu, memory_mb and hourly_rate are needed", i))
+		}
+		if has := t.GPUs != 0; t.GPUs < 0 || t.GPUs > 64 || has && !gpuForm.MatchString(t.GPU) || !has && t.GPU != "" || has != (t.Family == "gpu") {
+			errs = append(errs, fmt.Errorf("instance_type[%d]: want family \"gpu\", gpus (1 to 64) and gpu (vendor:device in lower-case hex, like 10de:2335) together, or none of them", i))
 		}
 		if seen[t.ID] {
 			errs = append(errs, fmt.Errorf("instance_type[%d]: %q appears twice", i, t.ID))

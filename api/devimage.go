@@ -20,7 +20,7 @@ func (s *Server) pick(ctx context.Context, r cloudapi.ProvisionRequest, z size, 
 	if err != nil {
 		return node, "", "", err
 	}
-	want := scheduler.Request{Need: z.need(), NodeID: int64(max(r.TeepodID, r.NodeID)), Region: r.Region, Confidence: confidence}
+	want := scheduler.Request{Need: z.need(), GPUs: z.gpus, GPU: z.gpu, NodeID: int64(max(r.TeepodID, r.NodeID)), Region: r.Region, Confidence: confidence}
 	images := []string{cmp.Or(r.Image, s.cfg.Image)}
 	if r.Image == "" && r.PreferDev != nil && *r.PreferDev {
 		s.nodes.refresh(ctx, fresh)

@@ -31,6 +31,9 @@ func (s *Server) request(in *explainInput) (r scheduler.Request, err error) {
 			return r, fail(http.StatusUnprocessableEntity, errInstanceType, cvm.Invalid, "unknown-instance-type", "this instance_type does not exist", "list them: GET /instance-types")
 		}
 		r.Need.VCPU, r.Need.MemoryMiB = t.VCPU, t.MemoryMB
+		if t.GPUs > 0 {
+			r.GPUs, r.GPU = t.GPUs, t.GPU
+		}
 	}
 	if in.Confidence != "" {
 		r.Confidence, err = scheduler.ParseConfidence(in.Confidence)

@@ -82,11 +82,17 @@ func (n *node) placement(p store.Room, now time.Time) scheduler.Node {
 	if w := info.Maintenance; w != nil && w.Reason != "" {
 		v.DrainWhy = " (" + w.Reason + ")"
 	}
+	held := 0
 	for _, g := range info.GPUs {
-		if g.HeldBy == "" && !g.Switch {
+		switch {
+		case g.Switch || g.Problem != "":
+		case g.HeldBy != "":
+			held++
+		default:
 			v.GPUs = append(v.GPUs, g.Product)
 		}
 	}
+	v.GPUs = without(v.GPUs, p.GPUs-held)
 	for _, i := range images {
 		v.Images = append(v.Images, i.Name)
 	}
@@ -109,8 +115,7 @@ func (s *Server) place(ctx context.Context, r scheduler.Request, app string) (ro
 		if err != nil {
 			return room{}, unplaced(err)
 		}
-		h := store.Reservation{ID: id, NodeID: n.ID, ExpiresAt: s.now().Add(holdFor),
-			Room: store.Room{VCPU: r.Need.VCPU, MemoryMiB: r.Need.MemoryMiB, DiskGB: r.Need.DiskGB}}
+		h := store.Reservation{ID: id, NodeID: n.ID, ExpiresAt: s.now().Add(holdFor), Room: roomOf(r)}
 		err = s.store.HoldRoom(store.WithAudit(ctx, nil), h, limit)
 		s.chooser.chosen(id, err != nil)
 		if errors.Is(err, store.ErrNoRoom) {

@@ -52,7 +52,7 @@ func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudap
 	} else if c != nil {
 		return s.provisionNamed(ctx, *c, in)
 	}
-	c, err := s.compose(raw(in.RawBody, "compose_file"), r.Name, defaults())
+	c, err := s.compose(raw(in.RawBody, "compose_file"), r.Name, defaults(), size.gpus)
 	if err != nil {
 		return out, err
 	}
@@ -73,7 +73,7 @@ func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudap
 	err = s.store.PutProvision(ctx, store.Provision{
 		WorkspaceID: who(ctx).WorkspaceID, ComposeHash: c.hash(), ExpiresAt: s.now().Add(provisionAge),
 		ProvisionBody: store.ProvisionBody{Name: r.Name, AppCompose: c.doc.Raw(), InstanceType: size.typ, VCPU: size.vcpu, MemoryMiB: size.memory,
-			DiskGB: size.disk, Image: image, NodeID: node.ID, Region: r.Region, Listed: r.Listed, MinConfidence: r.MinConfidence, Chosen: r.TeepodID == 0 && r.NodeID == 0},
+			DiskGB: size.disk, GPUs: size.gpus, GPU: size.gpu, Image: image, NodeID: node.ID, Region: r.Region, Listed: r.Listed, MinConfidence: r.MinConfidence, Chosen: r.TeepodID == 0 && r.NodeID == 0},
 	})
 	if err != nil {
 		return out, err
@@ -116,6 +116,13 @@ func appOf(hash string) (a cvm.AppID) {
 type size struct {
 	typ                string
 	vcpu, memory, disk int // memory in MiB, disk in GB
+	gpus               int
+	gpu                string // their product
+}
+
+// bodySize is the size that a CVM has.
+func bodySize(b *store.Body) size {
+	return size{b.InstanceType, b.VCPU, b.MemoryMiB, b.DiskGB, b.GPUs, b.GPU}
 }
 
 func (s size) need() scheduler.Resources {
@@ -148,7 +155,10 @@ func (s *Server) sizeOf(r cloudapi.ProvisionRequest) (z size, err error) {
 	t, known := s.cfg.instanceType(z.typ)
 	switch {
 	case known:
-		z.vcpu, z.memory = t.VCPU, t.MemoryMB
+		if t.GPUs > 0 && (z.vcpu != 0 && z.vcpu != t.VCPU || z.memory != 0 && z.memory != t.MemoryMB) {
+			p.add("instance_type", "value_error", fixedSize(t.ID), "leave vcpu and memory out, or choose another instance_type")
+		}
+		z.vcpu, z.memory, z.gpus, z.gpu = t.VCPU, t.MemoryMB, t.GPUs, t.GPU
 	case z.typ == "" && z.vcpu < 1:
 		p.add("vcpu", "value_error", "want at least 1 vCPU", "name an instance_type instead")
 	case z.typ == "" && z.memory < 512:
@@ -172,6 +182,10 @@ func (s *Server) sizeOf(r cloudapi.ProvisionRequest) (z size, err error) {
 			fmt.Sprintf("instance_type %q does not exist", z.typ), "choose one of "+strings.Join(ids, ", "))
 	}
 	return z, nil
+}
+
+func fixedSize(typ string) string {
+	return fmt.Sprintf("a CVM with GPUs has the vCPU, the memory and the cards of its instance_type (%s), whose price covers them", typ)
 }
 
 func (s *Server) nameFree(ctx context.Context, name string) error {
@@ -217,7 +231,7 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 			return s.vm(ctx, c, 0), nil
 		}
 	}
-	c, err := s.compose(prov.AppCompose, prov.Name, nil)
+	c, err := s.compose(prov.AppCompose, prov.Name, nil, prov.GPUs)
 	if err != nil {
 		return out, err
 	}
@@ -237,7 +251,7 @@ func (s *Server) commit(ctx context.Context, in *commitInput) (out cloudapi.VM, 
 	made, err := s.store.Create(ctx, store.CVM{
 		WorkspaceID: p.WorkspaceID, UserID: p.UserID, UUID: uuid.NewString(), Name: prov.Name, AppID: app.String(), NodeID: at.node.ID,
 		Status: cloudapi.StatusCreating,
-		Body: store.Body{InstanceType: prov.InstanceType, VCPU: prov.VCPU, MemoryMiB: prov.MemoryMiB, DiskGB: prov.DiskGB, Image: prov.Image, Listed: prov.Listed,
+		Body: store.Body{InstanceType: prov.InstanceType, VCPU: prov.VCPU, MemoryMiB: prov.MemoryMiB, DiskGB: prov.DiskGB, GPUs: prov.GPUs, GPU: prov.GPU, Image: prov.Image, Listed: prov.Listed,
 			AppCompose: prov.AppCompose, ComposeHash: hash, EncryptedEnv: e.blob, EnvSignature: e.sig,
 			ContractAddress: r.ContractAddress, DeployerAddress: r.DeployerAddress, Face: s.faces.of(store.CVM{Body: store.Body{AppCompose: prov.AppCompose}})},
 	}, s.jobs.Enqueue, func(c *store.Change) error {
@@ -265,7 +279,7 @@ func (s *Server) placeProvisioned(ctx context.Context, prov store.Provision, app
 	if err != nil {
 		return room{}, err
 	}
-	want := scheduler.Request{Need: size{prov.InstanceType, prov.VCPU, prov.MemoryMiB, prov.DiskGB}.need(), NodeID: prov.NodeID, Image: prov.Image, Confidence: confidence}
+	want := scheduler.Request{Need: scheduler.Resources{VCPU: prov.VCPU, MemoryMiB: prov.MemoryMiB, DiskGB: prov.DiskGB}, GPUs: prov.GPUs, GPU: prov.GPU, NodeID: prov.NodeID, Image: prov.Image, Confidence: confidence}
 	at, err := s.place(ctx, want, app)
 	if err != nil && prov.Chosen && s.cfg.Chain.ID == 0 {
 		want.NodeID, want.Region = 0, prov.Region

@@ -127,7 +127,7 @@ func (s *Server) replica(ctx context.Context, src store.CVM, r *cloudapi.Replica
 	} else if p, err = s.revisionFor(ctx, src, bare(r.ComposeHash)); err != nil {
 		return out, err
 	}
-	next, err := s.compose(p.AppCompose, src.Name, nil)
+	next, err := s.compose(p.AppCompose, src.Name, nil, src.GPUs)
 	if err != nil {
 		return out, err
 	}
@@ -183,7 +183,7 @@ func (s *Server) revisionFor(ctx context.Context, src store.CVM, hash string) (p
 }
 
 func (s *Server) replicaRequest(src store.CVM, node int64) scheduler.Request {
-	return scheduler.Request{Need: size{src.InstanceType, src.VCPU, src.MemoryMiB, src.DiskGB}.need(), NodeID: node, Image: src.Image}
+	return scheduler.Request{Need: bodySize(&src.Body).need(), GPUs: src.GPUs, GPU: src.GPU, NodeID: node, Image: src.Image}
 }
 
 // replicaNode is where a replica goes: the named node, else where there is room, with

@@ -69,8 +69,11 @@ func (s *Server) sizePatch(ctx context.Context, c store.CVM, typ *string, vcpu, 
 		return p, nil
 	}
 	var bad problems
-	z := size{c.InstanceType, c.VCPU, c.MemoryMiB, c.DiskGB}
-	if vcpu != nil || memory != nil {
+	z := bodySize(&c.Body)
+	if err := s.sameGPUs(c, typ, vcpu, memory); err != nil {
+		return p, err
+	}
+	if c.GPUs == 0 && (vcpu != nil || memory != nil) {
 		z.typ = ""
 	}
 	if typ != nil && *typ != "" {
@@ -104,6 +107,20 @@ func (s *Server) sizePatch(ctx context.Context, c store.CVM, typ *string, vcpu, 
 	return store.Patch{InstanceType: ptr(z.typ), VCPU: z.vcpu, MemoryMiB: z.memory, DiskGB: z.disk}, nil
 }
 
+// sameGPUs refuses what would give a CVM other cards, or its own at another price: the
+// price of cards is in that of the instance type.
+func (s *Server) sameGPUs(c store.CVM, typ *string, vcpu, memory *int) error {
+	other := typ != nil && *typ != "" && *typ != c.InstanceType
+	var p problems
+	if t, _ := s.cfg.instanceType(word(typ)); other && c.GPUs == 0 && t.GPUs > 0 {
+		p.add("instance_type", "value_error", "a CVM gets its GPUs when it is made: "+t.ID+" has some, this CVM has none", "deploy a new CVM with this instance_type")
+	}
+	if c.GPUs > 0 && (other || vcpu != nil && *vcpu != c.VCPU || memory != nil && *memory != c.MemoryMiB) {
+		p.add("instance_type", "value_error", fixedSize(c.InstanceType), "change disk_size only, or deploy a new CVM with the instance_type you want")
+	}
+	return p.err()
+}
+
 // fits tells whether the CVM's node has room for what it would have more.
 func (s *Server) fits(ctx context.Context, c store.CVM, z size) error {
 	placed, err := s.placements(ctx)
@@ -114,7 +131,7 @@ func (s *Server) fits(ctx context.Context, c store.CVM, z size) error {
 		if n.ID != c.NodeID {
 			continue
 		}
-		held := size{"", c.VCPU, c.MemoryMiB, c.DiskGB}
+		held := bodySize(&c.Body)
 		if c.Status == cloudapi.StatusStopped || c.Status == cloudapi.StatusFailed {
 			held.vcpu, held.memory = 0, 0
 		}

@@ -139,7 +139,7 @@ func (s *Server) provisionCompose(ctx context.Context, in *composeInput) (out cl
 	if err != nil {
 		return out, err
 	}
-	next, err := s.compose(in.RawBody, c.Name, base)
+	next, err := s.compose(in.RawBody, c.Name, base, c.GPUs)
 	if err != nil {
 		return out, err
 	}
@@ -190,7 +190,7 @@ func (s *Server) updateCompose(ctx context.Context, in *updateInput) (out clouda
 		}
 		p.AppCompose, p.ComposeHash = prov.AppCompose, hash
 	}
-	next, err := s.compose(p.AppCompose, c.Name, nil)
+	next, err := s.compose(p.AppCompose, c.Name, nil, c.GPUs)
 	if err != nil {
 		return out, err
 	}
@@ -240,7 +240,7 @@ func (s *Server) envsChange(ctx context.Context, c store.CVM, r cloudapi.EnvsUpd
 	if hash != "" && hash != c.ComposeHash {
 		prov, err := s.provisionOf(ctx, c.ID, hash)
 		if err == nil { // prepared by compose_file/provision
-			next, err = s.compose(prov.AppCompose, c.Name, nil)
+			next, err = s.compose(prov.AppCompose, c.Name, nil, c.GPUs)
 			ch.patch, ch.redo = store.Patch{AppCompose: prov.AppCompose, ComposeHash: hash}, true
 			return ch, next, err
 		}

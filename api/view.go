@@ -106,7 +106,7 @@ func target(kind string) string {
 
 func (s *Server) resource(c store.CVM) cloudapi.Resource {
 	r := cloudapi.Resource{InstanceType: opt(c.InstanceType), VCPU: ptr(c.VCPU), MemoryInGB: ptr(float64(c.MemoryMiB) / 1024), DiskInGB: ptr(c.DiskGB),
-		GPUs: ptr(0), BillingPeriod: ptr("skip")}
+		GPUs: ptr(c.GPUs), BillingPeriod: ptr("skip")}
 	if t, ok := s.cfg.instanceType(c.InstanceType); ok {
 		r.ComputeBillingPrice = ptr(t.HourlyRate)
 	}

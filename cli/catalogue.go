@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -132,9 +133,9 @@ func (a *app) kmsCmd() *cobra.Command {
 
 func (a *app) instanceTypesCmd() *cobra.Command {
 	return listing(a, "instance-types [family]", "List instance types", "no such family",
-		[]string{"ID", "VCPU", "MEMORY", "DISK", "PER HOUR", "DESCRIPTION"},
+		[]string{"ID", "VCPU", "MEMORY", "DISK", "GPUS", "PER HOUR", "DESCRIPTION"},
 		func(t cloudapi.InstanceType) []string {
-			return []string{t.ID, fmt.Sprint(t.VCPU), fmt.Sprintf("%d MB", t.MemoryMB), fmt.Sprintf("%d GB", t.DefaultDiskSizeGB), t.HourlyRate, t.Description}
+			return []string{t.ID, fmt.Sprint(t.VCPU), fmt.Sprintf("%d MB", t.MemoryMB), fmt.Sprintf("%d GB", t.DefaultDiskSizeGB), gpusText(t), t.HourlyRate, t.Description}
 		},
 		func(c *cobra.Command, s *session, as []string) ([]cloudapi.InstanceType, error) {
 			types, err := s.api.InstanceTypes(c.Context())
@@ -146,6 +147,17 @@ func (a *app) instanceTypesCmd() *cobra.Command {
 			}
 			return out, err
 		}, true)
+}
+
+// gpusText is the cards of a type: "2 x NVIDIA H200", or "-".
+func gpusText(t cloudapi.InstanceType) string {
+	switch {
+	case t.GPUs > 0:
+		return fmt.Sprintf("%d x %s", t.GPUs, cmp.Or(t.GPUName, t.GPU))
+	case t.RequiresGPU: // a cloud that does not say which
+		return "yes"
+	}
+	return "-"
 }
 
 func (a *app) kmsChainCmd(chain string) *cobra.Command {

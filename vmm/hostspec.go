@@ -193,19 +193,48 @@ func (c *Config) checkGPUs(g *vmmapi.GPUs) error {
 	if g == nil {
 		return nil
 	}
+	if g.AttachMode == "count" {
+		return c.checkCount(g)
+	}
+	if g.Product != "" || g.Count != 0 {
+		return cvm.Errorf(cvm.Invalid, "gpus: product and count go with attach_mode count, not %q", g.AttachMode)
+	}
 	switch {
 	case g.AttachMode == "all" && len(g.Slots) == 0 && c.GPUs.AllowAll:
 		return nil
 	case g.AttachMode == "all" && len(g.Slots) == 0:
 		return cvm.Errorf(cvm.Invalid, "gpus.attach_mode all: this node does not give all of its cards to one VM").WithFix("name slots, or set gpus.allow_all in the VMM's configuration")
 	case g.AttachMode != "listed" || len(g.Slots) == 0:
-		return cvm.Errorf(cvm.Invalid, "gpus: want attach_mode listed with slots, or all without")
+		return cvm.Errorf(cvm.Invalid, "gpus: want attach_mode listed with slots, all without, or count with product and count")
 	}
 	cards, err := pci.Discover(c.Sysfs, c.GPUs)
 	if err == nil {
 		_, err = pci.Attachable(c.Sysfs, cards, g.Slots)
 	}
 	return err
+}
+
+// checkCount looks whether the node has the cards at all; which of them are free is
+// the pool's to say, when the VM starts.
+func (c *Config) checkCount(g *vmmapi.GPUs) error {
+	if len(g.Slots) > 0 || g.Count < 1 || g.Product == "" {
+		return cvm.Errorf(cvm.Invalid, "gpus.attach_mode count: want product and a count of 1 or more, and no slots")
+	}
+	cards, err := pci.Discover(c.Sysfs, c.GPUs)
+	if err != nil {
+		return err
+	}
+	has := 0
+	for _, d := range cards {
+		if _, err := pci.Attachable(c.Sysfs, cards, []string{d.Slot}); err == nil && d.Product == g.Product && !d.Switch {
+			has++
+		}
+	}
+	if has < g.Count {
+		return cvm.Errorf(cvm.Invalid, "gpus: this node gives %d card(s) %q to VMs, %d wanted", has, g.Product, g.Count).WithReason("gpu-not-listed").
+			WithFix("use a node that has them: GET /v1/node lists its cards")
+	}
+	return nil
 }
 
 // hostPorts is what a spec takes of the pool; the spec was checked.

@@ -25,6 +25,7 @@ type hostPlane struct {
 	net     *netplane.Plane
 	confine *confine.Confiner
 	gpus    []pci.Device
+	alone   map[string]string // by slot: why a card cannot be given by itself; "" where it can
 	nodes   []pci.Node
 }
 
@@ -32,6 +33,12 @@ type hostPlane struct {
 func newHostPlane(c *Config) (h hostPlane, err error) {
 	if h.gpus, err = pci.Discover(c.Sysfs, c.GPUs); err != nil {
 		return h, err
+	}
+	h.alone = map[string]string{}
+	for _, g := range h.gpus {
+		if _, err := pci.Attachable(c.Sysfs, h.gpus, []string{g.Slot}); err != nil {
+			h.alone[g.Slot] = err.Error()
+		}
 	}
 	if h.nodes, err = pci.Topology(c.Sysfs, c.HugepageKiB); err != nil {
 		return h, err
@@ -53,8 +60,12 @@ func (h *hostPlane) newPool(c *Config) *pool.Pool {
 	for _, n := range h.nodes {
 		p.Nodes = append(p.Nodes, pool.Node{ID: n.ID, CPUs: n.CPUs, MemoryMiB: n.MemoryMiB, HugeMiB: n.HugeMiB})
 	}
+	p.Kinds = map[string][]string{}
 	for _, g := range h.gpus {
 		p.GPUs = append(p.GPUs, machine.GPU{Slot: g.Slot, Switch: g.Switch, Node: g.Node})
+		if !g.Switch && h.alone[g.Slot] == "" {
+			p.Kinds[g.Product] = append(p.Kinds[g.Product], g.Slot)
+		}
 	}
 	return pool.New(p, pool.Listening)
 }
@@ -66,6 +77,7 @@ func (m *VMM) claim(r *record) pool.Claim {
 	c.Ports, _ = m.cfg.hostPorts(s)
 	if s.GPUs != nil {
 		c.GPUs, c.AllGPUs = s.GPUs.Slots, s.GPUs.AttachMode == "all"
+		c.GPUKind, c.GPUCount = s.GPUs.Product, s.GPUs.Count
 	}
 	return c
 }
@@ -212,7 +224,7 @@ func (m *VMM) startHost(ctx context.Context) error {
 func (m *VMM) describeHost(n *vmmapi.Node) {
 	leases := m.pool.Leases()
 	for _, g := range m.host.gpus {
-		n.GPUs = append(n.GPUs, vmmapi.NodeGPU{Slot: g.Slot, Product: g.Product, Switch: g.Switch, Node: g.Node, HeldBy: leases[g.Slot]})
+		n.GPUs = append(n.GPUs, vmmapi.NodeGPU{Slot: g.Slot, Product: g.Product, Switch: g.Switch, Node: g.Node, HeldBy: leases[g.Slot], Problem: m.host.alone[g.Slot]})
 	}
 	for _, x := range m.host.nodes {
 		n.NUMA = append(n.NUMA, vmmapi.NodeNUMA{ID: x.ID, CPUs: x.CPUs, MemoryMiB: x.MemoryMiB, HugeMiB: x.HugeMiB})

@@ -231,3 +231,38 @@ func TestHostRefusals(t *testing.T) {
 		}
 	}
 }
+
+// A node chooses the cards of a VM that asks for a number of one kind, and those of a
+// VM that runs stay its own over a restart.
+func TestCardsByNumber(t *testing.T) {
+	n := newNode(t, dry.New(dry.Config{}), gpusOn(t))
+	ctx := t.Context()
+	s := spec()
+	for _, bad := range []vmmapi.GPUs{
+		{AttachMode: "count", Product: "10de:2335"}, {AttachMode: "count", Count: 1}, {AttachMode: "count", Product: "10de:2901", Count: 1},
+		{AttachMode: "count", Product: "10de:2335", Count: 3}, {AttachMode: "count", Product: "10de:2335", Count: 1, Slots: []string{gpu0}},
+		{AttachMode: "listed", Slots: []string{gpu0}, Count: 1},
+	} {
+		s.GPUs = &bad
+		if _, err := n.c.Put(ctx, s); cvm.CodeOf(err) != cvm.Invalid {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	s.GPUs = &vmmapi.GPUs{AttachMode: "count", Product: "10de:2335", Count: 1}
+	n.must(n.c.Put(ctx, s))
+	n.must(n.c.Start(ctx, vmID))
+	n.waitState(vmmapi.StateRunning)
+	n.must(n.c.Put(ctx, secondSpec(func(s *vmmapi.Spec) { s.GPUs = &vmmapi.GPUs{AttachMode: "count", Product: "10de:2335", Count: 2} })))
+	for range 2 {
+		if _, err := n.c.Start(ctx, vmID2); cvm.CodeOf(err) != cvm.Exhausted || !strings.Contains(err.Error(), "GPUs 10de:2335: 2 wanted, 1 free of 2") {
+			t.Error(err)
+		}
+		node, err := n.c.Node(ctx)
+		if err != nil || len(node.GPUs) != 2 || node.GPUs[0].HeldBy != vmID || node.GPUs[1].HeldBy != "" || node.GPUs[0].Problem != "" {
+			t.Errorf("%+v %v", node.GPUs, err)
+		}
+		n.stop()
+		n.start()
+		n.waitState(vmmapi.StateRunning)
+	}
+}

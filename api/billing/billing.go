@@ -78,6 +78,7 @@ type Size struct {
 	VCPU      int    `json:"vcpu"`
 	MemoryMiB int    `json:"memory_mib"`
 	DiskGB    int    `json:"disk_gb"`
+	GPUs      int    `json:"gpus,omitempty"` // in the price of Type
 }
 
 // Rate is what an hour of a kind of usage costs.

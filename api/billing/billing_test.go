@@ -180,7 +180,7 @@ func TestLimits(t *testing.T) {
 	if x := l.Check(two, one); x != nil {
 		t.Errorf("%+v", x)
 	}
-	for want, h := range map[string]Held{"CVMs": {CVMs: 3}, "vCPU": {VCPU: 5}, "MB memory": {MemoryMB: 4097}, "GB disk": {DiskGB: 101}} {
+	for want, h := range map[string]Held{"CVMs": {CVMs: 3}, "vCPU": {VCPU: 5}, "MB memory": {MemoryMB: 4097}, "GB disk": {DiskGB: 101}, "GPUs": {GPUs: 1}} {
 		if x := l.Check(h, one); x == nil || x.What != want {
 			t.Errorf("%s: %+v", want, x)
 		}

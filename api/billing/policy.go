@@ -59,27 +59,29 @@ const Unlimited = -1
 // Limits are what a workspace may have; Unlimited is none. The zero value allows
 // nothing.
 type Limits struct {
-	CVMs, VCPU, MemoryMB, DiskGB, DiskGBPerCVM int
+	CVMs, VCPU, MemoryMB, DiskGB, DiskGBPerCVM, GPUs int
 }
 
 // NoLimits is where a cloud ends where its nodes do.
-func NoLimits() Limits { return Limits{Unlimited, Unlimited, Unlimited, Unlimited, Unlimited} }
+func NoLimits() Limits {
+	return Limits{Unlimited, Unlimited, Unlimited, Unlimited, Unlimited, Unlimited}
+}
 
 // None tells whether there is no limit at all.
 func (l Limits) None() bool { return l == NoLimits() }
 
 // Held is what a workspace has: all its live CVMs, running or not, so that what is
 // stopped can be started again.
-type Held struct{ CVMs, VCPU, MemoryMB, DiskGB int }
+type Held struct{ CVMs, VCPU, MemoryMB, DiskGB, GPUs int }
 
 // Add is with one more CVM, or (times -1) with one less.
 func (h Held) Add(s Size, times int) Held {
-	return Held{h.CVMs + times, h.VCPU + times*s.VCPU, h.MemoryMB + times*s.MemoryMiB, h.DiskGB + times*s.DiskGB}
+	return Held{h.CVMs + times, h.VCPU + times*s.VCPU, h.MemoryMB + times*s.MemoryMiB, h.DiskGB + times*s.DiskGB, h.GPUs + times*s.GPUs}
 }
 
 // Excess is a limit that something would break.
 type Excess struct {
-	What        string // CVMs, vCPU, MB memory, GB disk, GB disk of one CVM
+	What        string // CVMs, vCPU, MB memory, GB disk, GB disk of one CVM, GPUs
 	Limit, Have int    // Have is what it would be
 }
 
@@ -87,7 +89,7 @@ type Excess struct {
 func (l Limits) Check(h Held, one Size) *Excess {
 	for _, x := range []Excess{
 		{"CVMs", l.CVMs, h.CVMs}, {"vCPU", l.VCPU, h.VCPU}, {"MB memory", l.MemoryMB, h.MemoryMB}, {"GB disk", l.DiskGB, h.DiskGB},
-		{"GB disk of one CVM", l.DiskGBPerCVM, one.DiskGB},
+		{"GB disk of one CVM", l.DiskGBPerCVM, one.DiskGB}, {"GPUs", l.GPUs, h.GPUs},
 	} {
 		if x.Limit != Unlimited && x.Have > x.Limit {
 			return &x

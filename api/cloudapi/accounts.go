@@ -129,6 +129,7 @@ type QuotaSet struct {
 	VCPU     Quota `json:"vcpu"`
 	MemoryMB Quota `json:"memory_mb"`
 	DiskGB   Quota `json:"disk_gb"`
+	GPUs     Quota `json:"gpus"` // ours
 }
 
 // ReservedGPU is a workspace's own GPUs.

@@ -167,6 +167,9 @@ type InstanceType struct {
 	RequiresGPU       bool    `json:"requires_gpu"`
 	DefaultDiskSizeGB int     `json:"default_disk_size_gb"`
 	Family            *string `json:"family"`
+	GPUs              int     `json:"gpus,omitempty"`     // ours: cards that a CVM of this type has
+	GPU               string  `json:"gpu,omitempty"`      // ours: their product, vendor:device
+	GPUName           string  `json:"gpu_name,omitempty"` // ours: for people
 }
 
 // InstanceFamily is one family in GET /instance-types.

@@ -95,6 +95,7 @@ type EventSize struct {
 	VCPU         int    `json:"vcpu"`
 	MemoryMB     int    `json:"memory_mb"`
 	DiskGB       int    `json:"disk_gb"`
+	GPUs         int    `json:"gpus,omitempty"`
 }
 
 // Done ends a progress stream (ours).

@@ -153,7 +153,10 @@ func (t *task) shape(ctx context.Context, vm vmmapi.VM) (vmmapi.VM, error) {
 		if err != nil && cvm.CodeOf(err) != cvm.Unavailable {
 			has := vm.Spec.Resources
 			err = errors.Join(err, t.change(ctx, func(c *store.Change, _ *store.Operation) {
-				c.CVM.VCPU, c.CVM.MemoryMiB, c.CVM.DiskGB, c.CVM.InstanceType = has.VCPU, has.MemoryMiB, has.DiskMiB>>10, ""
+				c.CVM.VCPU, c.CVM.MemoryMiB, c.CVM.DiskGB = has.VCPU, has.MemoryMiB, has.DiskMiB>>10
+				if c.CVM.GPUs == 0 { // whose cards are in their type's price keep the type: only their disk can differ
+					c.CVM.InstanceType = ""
+				}
 			}))
 		}
 		if err != nil {
@@ -193,11 +196,15 @@ func (t *task) boot(ctx context.Context, vm vmmapi.VM) (vmmapi.VM, error) {
 func (t *task) spec() vmmapi.Spec {
 	c := t.cvm
 	app, _ := cvm.ParseAppID(c.AppID) // stored ids are canonical
-	return vmmapi.Spec{
+	s := vmmapi.Spec{
 		ID: c.UUID, Name: c.Name, Image: c.Image, AppID: app, App: t.app(),
 		Resources: vmmapi.Resources{VCPU: c.VCPU, MemoryMiB: c.MemoryMiB, DiskMiB: c.DiskGB << 10},
 		KMSURLs:   t.r.cfg.KMSURLs, GatewayURLs: t.r.cfg.GatewayURLs,
 	}
+	if c.GPUs > 0 {
+		s.GPUs = &vmmapi.GPUs{AttachMode: "count", Product: c.GPU, Count: c.GPUs}
+	}
+	return s
 }
 
 func (t *task) app() vmmapi.App {

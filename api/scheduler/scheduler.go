@@ -223,7 +223,7 @@ func Explain(r Request, n Node) (all []Problem) {
 	bad(n.Draining, ReasonDraining, "draining", "is being drained%s and takes no new CVMs", n.DrainWhy)
 	bad(n.Confidence < r.Confidence, ReasonConfidence, "confidence", "is %s, %s wanted%s", n.Confidence, r.Confidence, because(n.ConfidenceWhy))
 	bad(r.Image != "" && !slices.Contains(n.Images, r.Image), ReasonNoImage, "image", "has no image %q (it has: %s)", r.Image, strings.Join(n.Images, ", "))
-	bad(free(&n, r.GPU) < r.GPUs, ReasonNoGPU, "gpu", "has %d GPU(s) %s free, %d needed", free(&n, r.GPU), r.GPU, r.GPUs)
+	bad(n.FreeGPUs(r.GPU) < r.GPUs, ReasonNoGPU, "gpu", "has %d GPU(s) %s free, %d needed", n.FreeGPUs(r.GPU), r.GPU, r.GPUs)
 	bad(n.Free.VCPU < r.Need.VCPU, ReasonNoCapacity, "vcpu", "has %d vCPU free, %d needed", max(n.Free.VCPU, 0), r.Need.VCPU)
 	bad(n.Free.MemoryMiB < r.Need.MemoryMiB, ReasonNoCapacity, "memory", "has %d MiB memory free, %d needed", max(n.Free.MemoryMiB, 0), r.Need.MemoryMiB)
 	bad(n.Free.DiskGB < r.Need.DiskGB, ReasonNoCapacity, "disk", "has %d GB disk free, %d needed", max(n.Free.DiskGB, 0), r.Need.DiskGB)
@@ -241,11 +241,12 @@ func because(why string) string {
 func placeable(r Request, n *Node) bool {
 	return (r.NodeID == 0 || r.NodeID == n.ID) && n.Online && !n.Draining && n.Confidence >= r.Confidence &&
 		n.Free.VCPU >= r.Need.VCPU && n.Free.MemoryMiB >= r.Need.MemoryMiB && n.Free.DiskGB >= r.Need.DiskGB &&
-		(r.Region == "" || strings.EqualFold(r.Region, n.Region)) && (r.GPUs == 0 || free(n, r.GPU) >= r.GPUs) &&
+		(r.Region == "" || strings.EqualFold(r.Region, n.Region)) && (r.GPUs == 0 || n.FreeGPUs(r.GPU) >= r.GPUs) &&
 		(r.Image == "" || slices.Contains(n.Images, r.Image))
 }
 
-func free(n *Node, product string) (count int) {
+// FreeGPUs counts the free cards of a product; "" is any.
+func (n *Node) FreeGPUs(product string) (count int) {
 	for _, p := range n.GPUs {
 		if product == "" || p == product {
 			count++

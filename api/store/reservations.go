@@ -14,22 +14,22 @@ var ErrNoRoom = errors.New("no room on the node")
 // ErrReservationGone is returned when a reservation is needed that has expired.
 var ErrReservationGone = errors.New("the reservation has expired")
 
-// Room is what CVMs take of a node: memory in MiB, disk in GB.
-type Room struct{ VCPU, MemoryMiB, DiskGB int }
+// Room is what CVMs take of a node: memory in MiB, disk in GB, GPUs of whatever kind.
+type Room struct{ VCPU, MemoryMiB, DiskGB, GPUs int }
 
 // Plus is both together.
 func (r Room) Plus(o Room) Room {
-	return Room{r.VCPU + o.VCPU, r.MemoryMiB + o.MemoryMiB, r.DiskGB + o.DiskGB}
+	return Room{r.VCPU + o.VCPU, r.MemoryMiB + o.MemoryMiB, r.DiskGB + o.DiskGB, r.GPUs + o.GPUs}
 }
 
 // Minus is r without o.
 func (r Room) Minus(o Room) Room {
-	return Room{r.VCPU - o.VCPU, r.MemoryMiB - o.MemoryMiB, r.DiskGB - o.DiskGB}
+	return Room{r.VCPU - o.VCPU, r.MemoryMiB - o.MemoryMiB, r.DiskGB - o.DiskGB, r.GPUs - o.GPUs}
 }
 
 // Within tells whether r is not more than limit in anything.
 func (r Room) Within(limit Room) bool {
-	return r.VCPU <= limit.VCPU && r.MemoryMiB <= limit.MemoryMiB && r.DiskGB <= limit.DiskGB
+	return r.VCPU <= limit.VCPU && r.MemoryMiB <= limit.MemoryMiB && r.DiskGB <= limit.DiskGB && r.GPUs <= limit.GPUs
 }
 
 // Takes is the room that a CVM has a right to: its disk always, the rest while it is
@@ -38,7 +38,7 @@ func (c *CVM) Takes() Room {
 	if c.Status == cloudapi.StatusStopped || c.Status == cloudapi.StatusFailed {
 		return Room{DiskGB: c.DiskGB}
 	}
-	return Room{c.VCPU, c.MemoryMiB, c.DiskGB}
+	return Room{c.VCPU, c.MemoryMiB, c.DiskGB, c.GPUs}
 }
 
 // Reservation is room on a node for a CVM that is about to be stored. The change that

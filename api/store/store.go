@@ -90,6 +90,8 @@ type Body struct {
 	UserConfig      string                 `json:"user_config,omitempty"` // handed to the guest as it is, unmeasured
 	DeleteAt        time.Time              `json:"delete_at,omitzero"`    // when to delete it
 	Face            *Face                  `json:"face,omitempty"`        // of AppCompose, or of an earlier one
+	GPUs            int                    `json:"gpus,omitempty"`        // cards of its own, of the product GPU
+	GPU             string                 `json:"gpu,omitempty"`         // vendor:device
 }
 
 // Live reports whether the CVM has not been deleted.
@@ -169,6 +171,8 @@ type ProvisionBody struct {
 	VCPU          int    `json:"vcpu,omitempty"`
 	MemoryMiB     int    `json:"memory_mib,omitempty"`
 	DiskGB        int    `json:"disk_gb,omitempty"`
+	GPUs          int    `json:"gpus,omitempty"`
+	GPU           string `json:"gpu,omitempty"` // vendor:device
 	Image         string `json:"image,omitempty"`
 	NodeID        int64  `json:"node_id,omitempty"` // 0: wherever there is room at commit
 	Region        string `json:"region,omitempty"`

@@ -26,6 +26,8 @@ type Capacity struct {
 	// CPUFactor is how many virtual CPUs a CPU of a NUMA node stands for; below 1 is 1.
 	CPUFactor float64
 	GPUs      []machine.GPU // that may be given away, by slot
+	// Kinds are the slots, by product, that a claim for a number of cards may get.
+	Kinds map[string][]string
 	// FirstUID and UIDs: user ids of hypervisors; none: 0 is granted.
 	FirstUID, UIDs int
 }
@@ -45,6 +47,10 @@ type Claim struct {
 	// GPUs by slot, exclusively; AllGPUs: every card of the node.
 	GPUs    []string
 	AllGPUs bool
+	// GPUCount cards of the product GPUKind, whichever are free: a VM that runs keeps
+	// those it has.
+	GPUKind  string
+	GPUCount int
 	// PinNUMA gives the VM CPUs and memory of certain NUMA nodes; HugePages takes
 	// its memory from the nodes' huge pages.
 	PinNUMA, HugePages bool
@@ -111,6 +117,9 @@ func (c *Claim) validate() error {
 	if c.VCPU < 0 || c.MemoryMiB < 0 || c.DiskMiB < 0 {
 		return cvm.Errorf(cvm.Invalid, "resources: negative size")
 	}
+	if c.GPUCount < 0 || c.GPUCount > 0 && (c.GPUKind == "" || c.AllGPUs || len(c.GPUs) > 0) {
+		return cvm.Errorf(cvm.Invalid, "GPUs: want slots, all, or a number of one kind")
+	}
 	for i, a := range c.Ports {
 		if a.Number == 0 || !a.Addr.IsValid() || (a.Protocol != "tcp" && a.Protocol != "udp") {
 			return cvm.Errorf(cvm.Invalid, "port %s: want tcp or udp, an address and a number", a)
@@ -143,7 +152,7 @@ func (p *Pool) placeLocked(id string, c *Claim, before *holding) (g Grant, missi
 	if !c.compute() {
 		return g, missing
 	}
-	if g.GPUs, m = p.gpusLocked(c); m != nil {
+	if g.GPUs, m = p.gpusLocked(c, before.grant.GPUs); m != nil {
 		missing = append(missing, m...)
 	}
 	if g.Nodes, m = p.nodesLocked(c, g.GPUs, before); m != nil {
@@ -173,8 +182,11 @@ func (p *Pool) uidLocked(had int) (int, []string) {
 	return 0, []string{fmt.Sprintf("user ids: all %d are taken", p.capacity.UIDs)}
 }
 
-// gpusLocked leases cards.
-func (p *Pool) gpusLocked(c *Claim) (out, missing []string) {
+// gpusLocked leases cards; had are those that the VM holds.
+func (p *Pool) gpusLocked(c *Claim, had []string) (out, missing []string) {
+	if c.GPUCount > 0 {
+		return p.countedLocked(c, had)
+	}
 	if c.AllGPUs {
 		for _, g := range p.capacity.GPUs {
 			out = append(out, g.Slot)
@@ -195,6 +207,25 @@ func (p *Pool) gpusLocked(c *Claim) (out, missing []string) {
 		}
 	}
 	return out, missing
+}
+
+// countedLocked chooses cards of a kind: those that the VM has, then by slot.
+func (p *Pool) countedLocked(c *Claim, had []string) (out, missing []string) {
+	kind := p.capacity.Kinds[c.GPUKind]
+	var free []string
+	for _, own := range []bool{true, false} {
+		for _, slot := range kind {
+			if slices.Contains(had, slot) == own && p.leaserLocked(slot) == "" {
+				free = append(free, slot)
+			}
+		}
+	}
+	if len(free) < c.GPUCount {
+		return nil, []string{fmt.Sprintf("GPUs %s: %d wanted, %d free of %d", c.GPUKind, c.GPUCount, len(free), len(kind))}
+	}
+	out = free[:c.GPUCount]
+	slices.Sort(out)
+	return out, nil
 }
 
 func (p *Pool) leaserLocked(slot string) string {

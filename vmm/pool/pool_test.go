@@ -146,6 +146,45 @@ func big() Capacity {
 		Resources: res(16, 32768, 1<<20), FirstUID: 64000, UIDs: 4,
 		Nodes: []Node{{0, []int{0, 1, 2, 3, 8, 9, 10, 11}, 16384, 4096}, {1, []int{4, 5, 6, 7, 12, 13, 14, 15}, 16384, 4096}},
 		GPUs:  []machine.GPU{{Slot: "0000:3b:00.0", Node: 0}, {Slot: "0000:5e:00.0", Node: 1}, {Slot: "0000:86:00.0", Node: 1, Switch: true}},
+		Kinds: map[string][]string{"10de:2335": {"0000:3b:00.0", "0000:5e:00.0"}},
+	}
+}
+
+func TestGPUsByNumber(t *testing.T) {
+	p := New(big(), nil)
+	claim := func(kind string, n int) Claim {
+		c := sized(2, 1024, 1)
+		c.GPUKind, c.GPUCount = kind, n
+		return c
+	}
+	one := claim("10de:2335", 1)
+	if g := set(t, p, "a", one); !slices.Equal(g.GPUs, []string{"0000:3b:00.0"}) {
+		t.Errorf("%+v", g)
+	}
+	if g := set(t, p, "b", one); !slices.Equal(g.GPUs, []string{"0000:5e:00.0"}) {
+		t.Errorf("%+v", g)
+	}
+	_, err := p.Set("c", one)
+	refused(t, err, "GPUs 10de:2335: 1 wanted, 0 free of 2")
+	p.Release("a")
+	if g := set(t, p, "b", one); !slices.Equal(g.GPUs, []string{"0000:5e:00.0"}) {
+		t.Errorf("a VM that runs changed its card: %+v", g)
+	}
+	for _, c := range []Claim{claim("10de:2901", 1), claim("10de:2335", 3)} {
+		if _, err := p.Set("c", c); err == nil {
+			t.Errorf("%+v was granted", c)
+		}
+	}
+	both := one
+	both.AllGPUs = true
+	for _, c := range []Claim{both, claim("", 1), claim("10de:2335", -1)} {
+		if _, err := p.Set("c", c); cvm.CodeOf(err) != cvm.Invalid {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	p.Shrink("b")
+	if g := set(t, p, "c", claim("10de:2335", 2)); len(g.GPUs) != 2 {
+		t.Errorf("%+v", g)
 	}
 }
 
@@ -299,6 +338,9 @@ func randomClaim(r *rand.Rand) Claim {
 		if !c.AllGPUs && r.IntN(4) == 0 {
 			c.GPUs = append(c.GPUs, g.Slot)
 		}
+	}
+	if !c.AllGPUs && len(c.GPUs) == 0 {
+		c.GPUKind, c.GPUCount = "10de:2335", r.IntN(3)
 	}
 	if r.IntN(2) == 0 {
 		addr := []string{"0.0.0.0", "192.0.2.1", "::", "2001:db8::1"}[r.IntN(4)]

@@ -179,7 +179,7 @@ func (q *UpdateVMRequest) apply(spec *vmmapi.Spec, mapped []vmmapi.PortMap) {
 	if q.UpdateGatewayURLs {
 		spec.GatewayURLs = q.GatewayURLs
 	}
-	if q.GPUs != nil {
+	if q.GPUs != nil && q.GPUs.AttachMode != "count" { // ours, sent back as it was read: it stays
 		spec.GPUs = gpus(q.GPUs)
 	}
 	if q.NoTEE != nil {

@@ -7,6 +7,7 @@ type NodeGPU struct {
 	Switch  bool   `json:"switch,omitempty"`
 	Node    int    `json:"numa_node"` // -1: unknown
 	HeldBy  string `json:"held_by,omitempty"`
+	Problem string `json:"problem,omitempty"` // why no VM gets it by itself
 }
 
 // NodeNUMA is a NUMA node of the host.

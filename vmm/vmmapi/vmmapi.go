@@ -126,10 +126,13 @@ type Network struct {
 	Bridge string `json:"bridge,omitempty"`
 }
 
-// GPUs of a VM.
+// GPUs of a VM: those in Slots (listed), every card of the node (all), or Count cards
+// of Product which the node chooses at each start (count).
 type GPUs struct {
-	AttachMode string   `json:"attach_mode"`     // listed, all
-	Slots      []string `json:"slots,omitempty"` // PCI addresses
+	AttachMode string   `json:"attach_mode"`       // listed, all, count
+	Slots      []string `json:"slots,omitempty"`   // PCI addresses
+	Product    string   `json:"product,omitempty"` // vendor:device, as "10de:2335"
+	Count      int      `json:"count,omitempty"`
 }
 
 // Limits of a running VM; 0 is no limit.

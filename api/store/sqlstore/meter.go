@@ -17,11 +17,11 @@ import (
 const newPricesWait = time.Minute
 
 func holds(c store.CVM) *cloudapi.EventSize {
-	return &cloudapi.EventSize{InstanceType: c.InstanceType, VCPU: c.VCPU, MemoryMB: c.MemoryMiB, DiskGB: c.DiskGB}
+	return &cloudapi.EventSize{InstanceType: c.InstanceType, VCPU: c.VCPU, MemoryMB: c.MemoryMiB, DiskGB: c.DiskGB, GPUs: c.GPUs}
 }
 
 func sizeOf(h cloudapi.EventSize) billing.Size {
-	return billing.Size{Type: h.InstanceType, VCPU: h.VCPU, MemoryMiB: h.MemoryMB, DiskGB: h.DiskGB}
+	return billing.Size{Type: h.InstanceType, VCPU: h.VCPU, MemoryMiB: h.MemoryMB, DiskGB: h.DiskGB, GPUs: h.GPUs}
 }
 
 // meterSoon notes that a CVM has events to read, in the transaction that adds them.

@@ -20,12 +20,12 @@ func (d *DB) HoldRoom(ctx context.Context, r store.Reservation, limit store.Room
 		}
 		sum := r.Room
 		var held store.Room
-		err := tx.QueryRowContext(ctx, `SELECT COALESCE(SUM(vcpu), 0), COALESCE(SUM(memory_mib), 0), COALESCE(SUM(disk_gb), 0) FROM reservations WHERE node_id = ?`, r.NodeID).
-			Scan(&held.VCPU, &held.MemoryMiB, &held.DiskGB)
+		err := tx.QueryRowContext(ctx, `SELECT COALESCE(SUM(vcpu), 0), COALESCE(SUM(memory_mib), 0), COALESCE(SUM(disk_gb), 0), COALESCE(SUM(gpus), 0) FROM reservations WHERE node_id = ?`, r.NodeID).
+			Scan(&held.VCPU, &held.MemoryMiB, &held.DiskGB, &held.GPUs)
 		if err != nil {
 			return fmt.Errorf("reading reservations: %w", err)
 		}
-		promised, err := rows(ctx, tx, scanRoom, `SELECT node_id, vcpu, memory_mib, disk_gb FROM node_rooms WHERE node_id = ?`, r.NodeID)
+		promised, err := rows(ctx, tx, scanRoom, `SELECT node_id, vcpu, memory_mib, disk_gb, gpus FROM node_rooms WHERE node_id = ?`, r.NodeID)
 		if err != nil {
 			return err
 		}
@@ -35,8 +35,8 @@ func (d *DB) HoldRoom(ctx context.Context, r store.Reservation, limit store.Room
 		if !sum.Plus(held).Within(limit) {
 			return store.ErrNoRoom
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO reservations (id, node_id, vcpu, memory_mib, disk_gb, expires_at) VALUES (?, ?, ?, ?, ?, ?)`,
-			r.ID, r.NodeID, r.Room.VCPU, r.Room.MemoryMiB, r.Room.DiskGB, ms(r.ExpiresAt))
+		_, err = tx.ExecContext(ctx, `INSERT INTO reservations (id, node_id, vcpu, memory_mib, disk_gb, gpus, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			r.ID, r.NodeID, r.Room.VCPU, r.Room.MemoryMiB, r.Room.DiskGB, r.Room.GPUs, ms(r.ExpiresAt))
 		if err != nil {
 			return fmt.Errorf("storing reservation: %w", err)
 		}
@@ -58,13 +58,13 @@ type nodeRoom struct {
 }
 
 func scanRoom(s scanner) (h nodeRoom, err error) {
-	return h, s.Scan(&h.node, &h.room.VCPU, &h.room.MemoryMiB, &h.room.DiskGB)
+	return h, s.Scan(&h.node, &h.room.VCPU, &h.room.MemoryMiB, &h.room.DiskGB, &h.room.GPUs)
 }
 
 // PromisedRoom sums what CVMs take and what is reserved, by node.
 func (d *DB) PromisedRoom(ctx context.Context) (map[int64]store.Room, error) {
-	all, err := rows(ctx, d.db, scanRoom, `SELECT node_id, vcpu, memory_mib, disk_gb FROM node_rooms
-		UNION ALL SELECT node_id, SUM(vcpu), SUM(memory_mib), SUM(disk_gb) FROM reservations WHERE expires_at > ? GROUP BY node_id`, ms(d.now()))
+	all, err := rows(ctx, d.db, scanRoom, `SELECT node_id, vcpu, memory_mib, disk_gb, gpus FROM node_rooms
+		UNION ALL SELECT node_id, SUM(vcpu), SUM(memory_mib), SUM(disk_gb), SUM(gpus) FROM reservations WHERE expires_at > ? GROUP BY node_id`, ms(d.now()))
 	out := make(map[int64]store.Room, len(all))
 	for _, h := range all {
 		out[h.node] = out[h.node].Plus(h.room)

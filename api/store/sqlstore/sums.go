@@ -47,21 +47,21 @@ func count(ctx context.Context, tx *sqldb.Tx, was, is store.CVM) error {
 		if m.room == (store.Room{}) {
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO node_rooms (node_id, vcpu, memory_mib, disk_gb) VALUES (?, ?, ?, ?)
+		if _, err := tx.ExecContext(ctx, `INSERT INTO node_rooms (node_id, vcpu, memory_mib, disk_gb, gpus) VALUES (?, ?, ?, ?, ?)
 			ON CONFLICT (node_id) DO UPDATE SET vcpu = node_rooms.vcpu + excluded.vcpu, memory_mib = node_rooms.memory_mib + excluded.memory_mib,
-			disk_gb = node_rooms.disk_gb + excluded.disk_gb`, m.node, m.room.VCPU, m.room.MemoryMiB, m.room.DiskGB); err != nil {
+			disk_gb = node_rooms.disk_gb + excluded.disk_gb, gpus = node_rooms.gpus + excluded.gpus`, m.node, m.room.VCPU, m.room.MemoryMiB, m.room.DiskGB, m.room.GPUs); err != nil {
 			return fmt.Errorf("storing what a node promised: %w", err)
 		}
 	}
 	a, b := heldBy(was), heldBy(is)
-	d := billing.Held{CVMs: b.CVMs - a.CVMs, VCPU: b.VCPU - a.VCPU, MemoryMB: b.MemoryMB - a.MemoryMB, DiskGB: b.DiskGB - a.DiskGB}
+	d := billing.Held{CVMs: b.CVMs - a.CVMs, VCPU: b.VCPU - a.VCPU, MemoryMB: b.MemoryMB - a.MemoryMB, DiskGB: b.DiskGB - a.DiskGB, GPUs: b.GPUs - a.GPUs}
 	if d == (billing.Held{}) {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO workspace_sums (workspace_id, cvms, apps, vcpu, memory_mib, disk_gb) VALUES (?, ?, 0, ?, ?, ?)
+	_, err := tx.ExecContext(ctx, `INSERT INTO workspace_sums (workspace_id, cvms, apps, vcpu, memory_mib, disk_gb, gpus) VALUES (?, ?, 0, ?, ?, ?, ?)
 		ON CONFLICT (workspace_id) DO UPDATE SET cvms = workspace_sums.cvms + excluded.cvms, vcpu = workspace_sums.vcpu + excluded.vcpu,
-		memory_mib = workspace_sums.memory_mib + excluded.memory_mib, disk_gb = workspace_sums.disk_gb + excluded.disk_gb`,
-		is.WorkspaceID, d.CVMs, d.VCPU, d.MemoryMB, d.DiskGB)
+		memory_mib = workspace_sums.memory_mib + excluded.memory_mib, disk_gb = workspace_sums.disk_gb + excluded.disk_gb, gpus = workspace_sums.gpus + excluded.gpus`,
+		is.WorkspaceID, d.CVMs, d.VCPU, d.MemoryMB, d.DiskGB, d.GPUs)
 	if err == nil && d.CVMs != 0 { // behind the line's lock: no other CVM of the workspace comes or goes meanwhile
 		_, err = tx.ExecContext(ctx, `UPDATE workspace_sums SET apps = apps + ? WHERE workspace_id = ?
 			AND NOT EXISTS (SELECT 1 FROM cvms WHERE workspace_id = ? AND app_id = ? AND deleted_at = 0 AND id <> ?)`,
@@ -79,8 +79,8 @@ func (d *DB) Held(ctx context.Context, workspace int64) (billing.Held, error) {
 }
 
 func held(ctx context.Context, q rowQueryer, workspace int64) (h billing.Held, err error) {
-	err = notFound(q.QueryRowContext(ctx, `SELECT cvms, vcpu, memory_mib, disk_gb FROM workspace_sums WHERE workspace_id = ?`, workspace).
-		Scan(&h.CVMs, &h.VCPU, &h.MemoryMB, &h.DiskGB))
+	err = notFound(q.QueryRowContext(ctx, `SELECT cvms, vcpu, memory_mib, disk_gb, gpus FROM workspace_sums WHERE workspace_id = ?`, workspace).
+		Scan(&h.CVMs, &h.VCPU, &h.MemoryMB, &h.DiskGB, &h.GPUs))
 	if errors.Is(err, store.ErrNotFound) {
 		return h, nil // it never had a CVM
 	}

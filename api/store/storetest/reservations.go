@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/confidential-cloud/phala/api/billing"
 	"github.com/confidential-cloud/phala/api/store"
 )
 
@@ -16,14 +17,16 @@ func reservations(t *testing.T, x *suite) {
 	ctx := t.Context()
 	a := must[store.Principal](t)(x.s.Admin(ctx))
 	c := must[store.CVM](t)(x.vm(t, a, 1, "one", "aa"))
-	limit := store.Room{VCPU: 4, MemoryMiB: 4096, DiskGB: 100}.Plus(c.Takes())
+	limit := store.Room{VCPU: 4, MemoryMiB: 4096, DiskGB: 100, GPUs: 4}.Plus(c.Takes())
 	reserve := func(id string, r store.Room) error {
 		return x.s.HoldRoom(ctx, store.Reservation{ID: id, NodeID: c.NodeID, Room: r, ExpiresAt: x.clock.Now().Add(time.Minute)}, limit)
 	}
 	var wg sync.WaitGroup
 	results := make([]error, 12)
 	for i := range results {
-		wg.Go(func() { results[i] = reserve(fmt.Sprint("r", i), store.Room{VCPU: 1, MemoryMiB: 1024, DiskGB: 25}) })
+		wg.Go(func() {
+			results[i] = reserve(fmt.Sprint("r", i), store.Room{VCPU: 1, MemoryMiB: 1024, DiskGB: 25, GPUs: 1})
+		})
 	}
 	wg.Wait()
 	won := ""
@@ -52,7 +55,7 @@ func reservations(t *testing.T, x *suite) {
 	if err := redeem(won); !errors.Is(err, store.ErrReservationGone) {
 		t.Errorf("redeemed twice: %v", err)
 	}
-	for _, more := range []store.Room{{VCPU: 2}, {VCPU: 1, MemoryMiB: 1025}, {VCPU: 1, DiskGB: 26}} {
+	for _, more := range []store.Room{{VCPU: 2}, {VCPU: 1, MemoryMiB: 1025}, {VCPU: 1, DiskGB: 26}, {VCPU: 1, GPUs: 2}} {
 		if err := reserve("more", more); !errors.Is(err, store.ErrNoRoom) {
 			t.Errorf("%+v over the limit: %v", more, err)
 		}
@@ -69,5 +72,20 @@ func reservations(t *testing.T, x *suite) {
 	}
 	if err := reserve("after", store.Room{VCPU: 4, MemoryMiB: 4096, DiskGB: 100}); err != nil {
 		t.Errorf("the room of expired ones: %v", err)
+	}
+	// A CVM's cards count on its node while it is not down, in its workspace until it is gone.
+	for status, cards := range map[string]int{"running": 2, "stopped": 0} {
+		if _, err := x.s.Change(ctx, c.ID, nil, func(ch *store.Change) error {
+			ch.CVM.Status, ch.CVM.GPUs, ch.CVM.GPU = status, 2, "10de:2335"
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if sum := must[map[int64]store.Room](t)(x.s.PromisedRoom(ctx)); sum[c.NodeID].GPUs != cards {
+			t.Errorf("%s: promised %+v", status, sum)
+		}
+		if h := must[billing.Held](t)(x.s.Held(ctx, a.WorkspaceID)); h.GPUs != 2 {
+			t.Errorf("%s: the workspace holds %+v", status, h)
+		}
 	}
 }

@@ -87,7 +87,7 @@ func (x *suite) agree(t *testing.T, workspaces ...int64) {
 		var want billing.Held
 		apps, replicas := map[string]bool{}, map[string]map[int64]int{}
 		for _, c := range must[[]store.CVM](t)(x.s.List(ctx, w)) {
-			want = want.Add(billing.Size{VCPU: c.VCPU, MemoryMiB: c.MemoryMiB, DiskGB: c.DiskGB}, 1)
+			want = want.Add(billing.Size{VCPU: c.VCPU, MemoryMiB: c.MemoryMiB, DiskGB: c.DiskGB, GPUs: c.GPUs}, 1)
 			rooms[c.NodeID] = rooms[c.NodeID].Plus(c.Takes())
 			apps[c.AppID] = true
 			if replicas[c.AppID] == nil {
