@@ -144,10 +144,10 @@ func (p *provider) fill(t *testing.T, v any) any {
 	switch v := v.(type) {
 	case string:
 		name := strings.TrimSuffix(strings.TrimPrefix(v, "{"), "}")
-		switch {
-		case v == "{encrypted_env}", v == "{new_env}":
+		switch v {
+		case "{encrypted_env}", "{new_env}":
 			return p.encrypt(t, v)
-		case v == "{disk_size}":
+		case "{disk_size}":
 			n, err := strconv.Atoi(p.state[name])
 			if err != nil {
 				t.Fatal(err)
