@@ -102,6 +102,8 @@ func newUser(t *testing.T, s *stack, modules, name string) *user {
 	}
 	files := map[string]string{
 		filepath.Join(u.dir, "docker-compose.yml"): "services:\n  web:\n    image: nginx:1.27\n    ports:\n      - \"8080:80\"\n",
+		filepath.Join(u.dir, "next.yml"):           "services:\n  web:\n    image: nginx:1.28\n    ports:\n      - \"8080:80\"\n",
+		filepath.Join(u.dir, "third.yml"):          "services:\n  web:\n    image: nginx:1.29\n    ports:\n      - \"8080:80\"\n",
 		filepath.Join(u.dir, ".env"):               "GREETING=hello\n",
 		filepath.Join(dir, "edge.pem"):             string(s.edge.root),
 		filepath.Join(u.dir, "id.pub"):             sshKey() + " me@test\n",
@@ -143,14 +145,30 @@ type result struct {
 }
 
 // run runs the CLI; key: with the API key in its environment.
-func (u *user) run(ctx context.Context, args []string, key bool) (r result, err error) {
+func (u *user) run(ctx context.Context, args []string, key bool) (result, error) {
 	u.mu.Lock()
 	u.n++
 	tag := fmt.Sprintf("%s-%d", u.name, u.n)
 	u.mu.Unlock()
+	return u.node(ctx, tag, append([]string{u.cli}, args...), key)
+}
+
+// do runs a command of the CLI, or the owner's transaction.
+func (u *user) do(ctx context.Context, cmd string, args []string, key bool) (result, error) {
+	if cmd != sign {
+		return u.run(ctx, append(strings.Fields(cmd), args...), key)
+	}
+	script, err := filepath.Abs("owner.mjs")
+	if err != nil {
+		return result{}, err
+	}
+	return u.node(ctx, "owner", append([]string{script, u.cli}, args...), false)
+}
+
+func (u *user) node(ctx context.Context, tag string, args []string, key bool) (r result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
-	c := exec.CommandContext(ctx, "node", append([]string{u.cli}, args...)...)
+	c := exec.CommandContext(ctx, "node", args...)
 	c.WaitDelay = 5 * time.Second // what it started may hold its output
 	c.Dir, c.Env = u.dir, append(u.env, "PHALA_CLOUD_API_PREFIX="+u.s.prefix(tag))
 	if key {

@@ -42,7 +42,7 @@ type step struct {
 func (st step) check(t *testing.T, u *user) {
 	t.Helper()
 	name := strings.TrimSpace(st.cmd + " " + st.args)
-	r, err := u.run(t.Context(), strings.Fields(u.fill(name)), !st.noKey)
+	r, err := u.do(t.Context(), st.cmd, strings.Fields(u.fill(st.args)), !st.noKey)
 	if err != nil {
 		t.Fatalf("phala %s: %v", name, err)
 	}
@@ -90,8 +90,10 @@ func (u *user) save(t *testing.T, cmd, what, out string) {
 // together.
 func TestTable(t *testing.T) {
 	var steps []string
-	for _, st := range slices.Concat(lifecycle, around) {
-		steps = append(steps, st.cmd)
+	for _, st := range slices.Concat(lifecycle, around, contracted) {
+		if st.cmd != sign {
+			steps = append(steps, st.cmd)
+		}
 	}
 	for _, c := range commands {
 		if (c.reason == "") != (c.verdict == works) {

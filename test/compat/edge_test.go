@@ -51,7 +51,7 @@ type edge struct {
 func newEdge(t *testing.T) *edge {
 	t.Helper()
 	e := &edge{guests: map[string]http.Handler{}}
-	e.driver = dry.New(dry.Config{Guest: e.guest})
+	e.driver = dry.New(dry.Config{Guest: e.guest, Script: script, LogDir: t.TempDir()})
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -85,6 +85,16 @@ func (e *edge) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	r.URL.Path = "/v1" + r.URL.Path
 	g.ServeHTTP(w, r)
+}
+
+// brokenImage is that of an app whose guest refuses to boot.
+const brokenImage = "broken:1"
+
+func script(m machine.Machine) []guestapi.Notify {
+	if _, compose := identity(m); strings.Contains(string(compose), brokenImage) {
+		return []guestapi.Notify{{Event: "boot.error", Payload: `{"stage":"containers","reason":"image","message":"no such image","fix":"push it"}`}}
+	}
+	return dry.DefaultScript(m)
 }
 
 // identity is what the guest learns about itself from its host-shared files.
