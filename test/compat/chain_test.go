@@ -64,8 +64,6 @@ var contracted = []step{
 	{cmd: "deploy", args: "--cvm-id chain-app --commit --token {token} --compose-hash {hash} --transaction-hash {tx} --json", noKey: true, want: []string{`"success": true`},
 		calls: "POST /cvms/chain-app/commit-update", rest: "chain-app"},
 	{cmd: "api", args: "/cvms/chain-app/docker-compose.yml", want: []string{"nginx:1.28"}, calls: "GET /cvms/chain-app/docker-compose.yml"},
-	{cmd: "deploy", args: "--cvm-id chain-app -c third.yml --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app, PATCH /cvms/chain-app, PATCH /cvms/chain-app", rest: "chain-app"},
-	{cmd: "api", args: "/cvms/chain-app/docker-compose.yml", want: []string{"nginx:1.29"}, calls: "GET /cvms/chain-app/docker-compose.yml"},
 	// The first one's hash is allowed already.
 	{cmd: "deploy", args: "--cvm-id chain-app -c docker-compose.yml --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app, PATCH /cvms/chain-app", rest: "chain-app"},
 	{cmd: "api", args: "/cvms/chain-app/docker-compose.yml", want: []string{"nginx:1.27"}, calls: "GET /cvms/chain-app/docker-compose.yml"},

@@ -103,7 +103,6 @@ func newUser(t *testing.T, s *stack, modules, name string) *user {
 	files := map[string]string{
 		filepath.Join(u.dir, "docker-compose.yml"): "services:\n  web:\n    image: nginx:1.27\n    ports:\n      - \"8080:80\"\n",
 		filepath.Join(u.dir, "next.yml"):           "services:\n  web:\n    image: nginx:1.28\n    ports:\n      - \"8080:80\"\n",
-		filepath.Join(u.dir, "third.yml"):          "services:\n  web:\n    image: nginx:1.29\n    ports:\n      - \"8080:80\"\n",
 		filepath.Join(u.dir, ".env"):               "GREETING=hello\n",
 		filepath.Join(dir, "edge.pem"):             string(s.edge.root),
 		filepath.Join(u.dir, "id.pub"):             sshKey() + " me@test\n",
