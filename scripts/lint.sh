@@ -10,7 +10,7 @@ if [ ! -x "$lint" ]; then
   echo "building golangci-lint (once, some minutes)"
   go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 || echo "SKIPPED golangci: it cannot be installed here"
 fi
-if [ -x "$lint" ]; then "$lint" run --timeout 15m ./...; fi
+if [ -x "$lint" ]; then "$lint" run --allow-parallel-runners --timeout 15m ./...; fi
 if command -v govulncheck >/dev/null; then
   rc=0; govulncheck ./... || rc=$?
   case $rc in
