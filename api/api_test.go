@@ -547,6 +547,15 @@ func TestGuestReads(t *testing.T) {
 	if string(b) != "hello from web 7\n" {
 		t.Errorf("logs: %q", b)
 	}
+	body, err = w.c.SerialLogs(ctx, "my-app", url.Values{"ch": {"stderr"}, "since": {"5"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ = io.ReadAll(body)
+	_ = body.Close()
+	if !strings.HasPrefix(string(b), "the hypervisor's words since 5 ") {
+		t.Errorf("the hypervisor's: %q", b)
+	}
 	if _, err := w.c.Logs(ctx, "private-app", "", nil); cvm.CodeOf(err) != cvm.Denied {
 		t.Errorf("private logs: %v", err)
 	}

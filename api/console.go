@@ -137,14 +137,18 @@ func (s *Server) console(ctx context.Context, in *consoleInput) (func(huma.Conte
 	if err != nil {
 		return nil, err
 	}
+	tail, _ := strconv.Atoi(in.Tail) // digits by its pattern; "" is all
+	return s.hostLog(ctx, c, vmmapi.LogQuery{Channel: in.Channel, Tail: tail, Since: in.Since, Until: in.Until, Follow: in.follow, Timestamps: in.times})
+}
+
+// hostLog passes on what a node keeps of a CVM: its console, or the hypervisor's words.
+func (s *Server) hostLog(ctx context.Context, c store.CVM, q vmmapi.LogQuery) (func(huma.Context), error) {
 	vmm, err := s.nodes.client(c.NodeID)
 	if err != nil {
 		return nil, err
 	}
-	tail, _ := strconv.Atoi(in.Tail) // digits by its pattern; "" is all
-	q := vmmapi.LogQuery{Channel: in.Channel, Tail: tail, Since: in.Since, Until: in.Until, Follow: in.follow, Timestamps: in.times}
 	write, err := pass(ctx, func(ctx context.Context) (io.ReadCloser, error) { return vmm.Log(ctx, c.UUID, q) })
-	if in.Channel != "serial" && cvm.CodeOf(err) == cvm.Unsupported {
+	if q.Channel != "serial" && cvm.CodeOf(err) == cvm.Unsupported {
 		err = fail(http.StatusNotFound, "", cvm.Unsupported, "no-such-channel", word(explain(err)), "read the console, which has all output of the boot: phala logs --serial")
 	}
 	return write, err

@@ -268,12 +268,8 @@ func (s *Server) serialLogs(ctx context.Context, in *streamInput) (func(huma.Con
 	if err != nil {
 		return nil, err
 	}
-	var vmm *vmmapi.Client
-	if vmm, err = s.nodes.client(c.NodeID); err != nil {
-		return nil, err
-	}
 	tail, _ := strconv.Atoi(in.Tail) // digits by its pattern; "" is all
-	return pass(ctx, func(ctx context.Context) (io.ReadCloser, error) { return vmm.Serial(ctx, c.UUID, tail, in.Follow) })
+	return s.hostLog(ctx, c, vmmapi.LogQuery{Channel: in.Channel, Tail: tail, Since: in.Since, Until: in.Until, Follow: in.Follow, Timestamps: in.Timestamps})
 }
 
 // pass opens a stream of text and returns what copies it, piece by piece.

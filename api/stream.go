@@ -21,6 +21,7 @@ type streamInput struct {
 	Target     string `query:"target" doc:"state: the status to wait for; without it one JSON answer"`
 	Interval   int    `query:"interval" default:"5" minimum:"5" maximum:"30" doc:"state: seconds between states"`
 	Timeout    int    `query:"timeout" default:"300" minimum:"10" maximum:"600" doc:"state: seconds"`
+	Channel    string `query:"ch" default:"serial" doc:"serial-logs: serial, or the hypervisor's own stdout or stderr"`
 	Container  string `query:"container" doc:"logs: default is the first one"`
 	Tail       string `query:"tail" pattern:"^[0-9]*$" doc:"logs: lines from the end"`
 	Since      string `query:"since"`

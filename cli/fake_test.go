@@ -253,7 +253,7 @@ func (f *fakeCloud) one(w http.ResponseWriter, r *http.Request, id, rest string)
 	case "GET logs":
 		fmt.Fprintf(w, "container=%s tail=%s follow=%s\n", r.URL.Query().Get("container"), r.URL.Query().Get("tail"), r.URL.Query().Get("follow"))
 	case "GET serial-logs":
-		fmt.Fprintln(w, "console of", name)
+		fmt.Fprintln(w, strings.TrimSpace("console of "+name+" "+r.URL.Query().Encode()))
 	case "GET composition":
 		answer(w, 200, cloudapi.Composition{IsOnline: c.status == cloudapi.StatusRunning, Error: ptr("the CVM is " + c.status),
 			Containers: []cloudapi.Container{{Names: []string{"/app-web-1"}, Image: "web", State: "running", Status: "Up 2 minutes"}},

@@ -27,6 +27,9 @@ type logFlags struct {
 	since, until, container                      string
 }
 
+// ofHost: the node keeps it, not the guest.
+func (fl *logFlags) ofHost() bool { return fl.serial || fl.stdout || fl.errs }
+
 func (a *app) logsCmd() *cobra.Command {
 	return a.logsOf("logs [container]", "Fetch logs from a CVM, or from all instances of its app")
 }
@@ -63,7 +66,7 @@ func (a *app) logsOf(use, short string) *cobra.Command {
 		return c
 	}
 	f.BoolVar(&fl.serial, "serial", false, "the CVM's console: boot, guest agent, docker compose")
-	f.BoolVar(&fl.stdout, "cvm-stdout", false, "of the machine below (not kept by the nodes of this cloud: --serial)")
+	f.BoolVar(&fl.stdout, "cvm-stdout", false, "what the CVM's hypervisor wrote to stdout (where the node keeps it)")
 	f.BoolVar(&fl.errs, "cvm-stderr", false, "the same of stderr")
 	f.BoolVar(&fl.stderr, "stderr", true, "include the container's stderr")
 	f.StringVar(&fl.since, "since", "", "start: RFC 3339, or relative like 42m")
@@ -90,14 +93,10 @@ func (a *app) logQuery(fl *logFlags) (url.Values, error) {
 	}
 	set(fl.tail > 0, "tail", strconv.Itoa(fl.tail))
 	set(fl.follow, "follow", "true")
-	if fl.stdout || fl.errs {
-		return nil, cvm.Errorf(cvm.Unsupported, "the nodes of this cloud keep one console, with all output of the boot").WithFix("phala logs --serial")
-	}
-	if fl.serial {
-		return q, nil
-	}
 	set(fl.stamps, "timestamps", "true")
-	set(fl.stderr, "stderr", "true")
+	set(fl.stdout, "ch", "stdout")
+	set(fl.errs, "ch", "stderr")
+	set(fl.stderr && !fl.ofHost(), "stderr", "true")
 	for k, v := range map[string]string{"since": fl.since, "until": fl.until} {
 		when, err := logTime(v, a.Now())
 		if err != nil {
@@ -203,7 +202,7 @@ func (s *session) logInstances(ctx context.Context, id string) ([]string, error)
 func (a *app) streamLogs(ctx context.Context, s *session, id string, fl *logFlags, q url.Values, w io.Writer) error {
 	var body io.ReadCloser
 	var err error
-	if fl.serial {
+	if fl.ofHost() {
 		body, err = s.api.SerialLogs(ctx, id, q)
 	} else {
 		body, err = s.api.Logs(ctx, id, fl.container, q)

@@ -367,7 +367,7 @@ func TestSerial(t *testing.T) {
 	n.waitState(vmmapi.StateRunning)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	rc, err := n.c.Serial(ctx, vmID, 0, true)
+	rc, err := n.c.Log(ctx, vmID, vmmapi.LogQuery{Tail: 0, Follow: true})
 	if err != nil {
 		t.Fatal(err)
 	}

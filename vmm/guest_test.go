@@ -190,7 +190,7 @@ func (n *node) untilReady(ctx context.Context, id string) vmmapi.VM {
 		if err == nil && vm.State == vmmapi.StateFailed || cvm.CodeOf(err) == cvm.NotFound {
 			ev, _ := n.c.Events(ctx, id)
 			var console []byte
-			if rc, err := n.c.Serial(ctx, id, 50, false); err == nil {
+			if rc, err := n.c.Log(ctx, id, vmmapi.LogQuery{Tail: 50, Follow: false}); err == nil {
 				console, _ = io.ReadAll(rc)
 			}
 			n.t.Fatalf("boot failed: %+v\nevents %+v\nconsole:\n%s", vm.Error, ev, console)

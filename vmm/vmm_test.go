@@ -144,7 +144,7 @@ func TestLifecycle(t *testing.T) {
 	if d.Launches(vmID) != 0 {
 		t.Fatal("creating must not start")
 	}
-	if _, err := n.c.Serial(ctx, vmID, 0, false); cvm.ReasonOf(err) != "no-console" {
+	if _, err := n.c.Log(ctx, vmID, vmmapi.LogQuery{Tail: 0, Follow: false}); cvm.ReasonOf(err) != "no-console" {
 		t.Fatalf("console before the first start: %v", err)
 	}
 	n.must(n.c.Start(ctx, vmID))
@@ -156,7 +156,7 @@ func TestLifecycle(t *testing.T) {
 	if node, err := n.c.Node(ctx); err != nil || node.Used.VCPU != 1 || node.Used.DiskMiB != 2048 || !node.Simulated {
 		t.Fatalf("node %+v, %v", node, err)
 	}
-	rc, err := n.c.Serial(ctx, vmID, 10, false)
+	rc, err := n.c.Log(ctx, vmID, vmmapi.LogQuery{Tail: 10, Follow: false})
 	if err != nil {
 		t.Fatal(err)
 	}

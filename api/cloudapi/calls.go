@@ -167,7 +167,8 @@ func (c *Client) Logs(ctx context.Context, id, container string, q url.Values) (
 	return c.Stream(ctx, "GET", "/cvms/"+seg(id)+"/logs?"+q.Encode(), nil)
 }
 
-// SerialLogs streams the guest's console. Query keys: tail, follow.
+// SerialLogs streams the guest's console, or with ch=stdout or stderr what its
+// hypervisor said. Query keys: ch, tail, follow, since, until, timestamps.
 func (c *Client) SerialLogs(ctx context.Context, id string, q url.Values) (io.ReadCloser, error) {
 	return c.Stream(ctx, "GET", "/cvms/"+seg(id)+"/serial-logs?"+q.Encode(), nil)
 }

@@ -171,12 +171,6 @@ type LogQuery struct {
 	Timestamps   bool   // the time before each line
 }
 
-// Serial streams the guest's console: the last tail lines (0: all that is kept),
-// and what follows until ctx ends when follow is set.
-func (c *Client) Serial(ctx context.Context, id string, tail int, follow bool) (io.ReadCloser, error) {
-	return c.Log(ctx, id, LogQuery{Tail: tail, Follow: follow})
-}
-
 // Log streams a channel of a VM's output. cvm.Unsupported: the node has not this
 // channel, or keeps no times.
 func (c *Client) Log(ctx context.Context, id string, o LogQuery) (io.ReadCloser, error) {
