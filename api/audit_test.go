@@ -71,7 +71,7 @@ func TestAuditVerifyFindsTampering(t *testing.T) {
 			for i := range 3 {
 				b.call("PATCH", "/users/me", m{"email": fmt.Sprintf("a%d@example.com", i)}, nil, 204)
 			}
-			db, err := sql.Open("sqlite", p.cfg.Database().Path)
+			db, err := sql.Open("sqlite", p.cfg.Database().Path+"?_pragma=busy_timeout(10000)")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -98,7 +98,7 @@ func TestAuditVerifyFindsTampering(t *testing.T) {
 func TestFailedAuditIsAFailedCall(t *testing.T) {
 	p := newPeople(t, nil)
 	b := p.admin()
-	db, err := sql.Open("sqlite", p.cfg.Database().Path)
+	db, err := sql.Open("sqlite", p.cfg.Database().Path+"?_pragma=busy_timeout(10000)")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -164,6 +164,10 @@ func newGuest(t *testing.T, rootfs string) *guest {
 			must(t, err)
 			rootfs = "/run/rootfs.tar"
 			must(t, os.WriteFile(rootfs, b, 0o600))
+			if p := os.Getenv("PHALA_COMPOSE"); p != "" {
+				must(t, os.WriteFile(composeInside, nil, 0o600))
+				must(t, syscall.Mount(p, composeInside, "", syscall.MS_BIND, ""))
+			}
 		}
 		must(t, syscall.Mount("tmpfs", d, "tmpfs", 0, "size=1g"))
 	}
@@ -242,14 +246,16 @@ func eventually(t *testing.T, what string, try func() error) {
 	}
 }
 
+// composeInside is where the guests' own Compose is inside.
+const composeInside = "/run/compose"
+
 // dockerCLI is docker with the guests' own Compose.
 func dockerCLI(t *testing.T) string {
-	p := os.Getenv("PHALA_COMPOSE")
-	if p == "" {
+	if os.Getenv("PHALA_COMPOSE") == "" {
 		return "docker"
 	}
 	path := "/run/docker-cli"
-	must(t, os.WriteFile(path, []byte("#!/bin/sh\nshift\nexec "+p+" \"$@\"\n"), 0o700))
+	must(t, os.WriteFile(path, []byte("#!/bin/sh\nshift\nexec "+composeInside+" \"$@\"\n"), 0o700))
 	return path
 }
 
