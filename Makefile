@@ -76,6 +76,10 @@ bench: ## measure the verifier beside its peers: writes docs/performance.md (wan
 bench-vm: ## a thousand VMs on a node: writes docs/performance.md (wants a quiet machine)
 	@$(GO) test ./test/bench/vm -run TestNode -v -timeout 30m -args -vms 1000 -write ../../../docs/performance.md
 
+.PHONY: bench-deploy
+bench-deploy: ## from phala deploy to the first verified answer, by stage, in containers and machines: writes docs/performance.md
+	@$(GO) test ./test/bench/deploy -v -timeout 30m -args -rounds 7 -machines 2 -write ../../../docs/performance.md
+
 .PHONY: bench-scale
 bench-scale: ## the API with 10,000 nodes, 100,000 CVMs and 1,000 deploys at once, on both databases: writes docs/performance.md
 	@$(GO) test ./test/bench/vm -run TestScale -v -timeout 30m -args -nodes 10000 -cvms 100000 -deploys 1000 -reads 40 -write ../../../docs/performance.md
