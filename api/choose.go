@@ -70,7 +70,7 @@ func (s *Server) choose(ctx context.Context, r scheduler.Request, app, id string
 // look reads all nodes again.
 func (c *chooser) look(ctx context.Context, s *Server) (err error) {
 	begin := time.Now()
-	if c.view, err = s.see(ctx, ""); err != nil {
+	if c.view, err = s.see(ctx); err != nil {
 		c.read = time.Time{}
 		return err
 	}

@@ -46,20 +46,18 @@ func (s *Server) explainNode(ctx context.Context, in *explainInput) (out cloudap
 	if err != nil {
 		return out, err
 	}
-	placed, err := s.placements(ctx)
+	n, err := s.node(in.Node)
 	if err != nil {
 		return out, err
 	}
-	for _, n := range placed {
-		if n.ID != in.Node {
-			continue
-		}
-		out = cloudapi.NodeExplanation{NodeID: int(n.ID), Name: n.Name, Problems: []cloudapi.NodeProblem{}}
-		for _, p := range scheduler.Explain(r, n) {
-			out.Problems = append(out.Problems, cloudapi.NodeProblem{Check: p.Check, Reason: p.Reason, Message: p.Text})
-		}
-		out.Fits = len(out.Problems) == 0
-		return out, nil
+	p, err := s.placed(ctx, n)
+	if err != nil {
+		return out, err
 	}
-	return out, fail(http.StatusNotFound, errNodeNotFound, cvm.NotFound, "node-not-found", "node not found", "list them: GET /nodes")
+	out = cloudapi.NodeExplanation{NodeID: int(p.ID), Name: p.Name, Problems: []cloudapi.NodeProblem{}}
+	for _, why := range scheduler.Explain(r, p) {
+		out.Problems = append(out.Problems, cloudapi.NodeProblem{Check: why.Check, Reason: why.Reason, Message: why.Text})
+	}
+	out.Fits = len(out.Problems) == 0
+	return out, nil
 }

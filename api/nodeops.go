@@ -54,16 +54,11 @@ func (s *Server) oneNode(ctx context.Context, in *NodeInput) (out cloudapi.Avail
 	if err != nil {
 		return out, err
 	}
-	placed, err := s.placements(ctx)
+	p, err := s.placed(ctx, n)
 	if err != nil {
 		return out, err
 	}
-	for _, p := range placed {
-		if p.ID == n.id {
-			out = s.availableNode(p)
-		}
-	}
-	return out, nil
+	return s.availableNode(p), nil
 }
 
 type nodeEventsInput struct {

@@ -34,31 +34,27 @@ const toldNodes = 20
 type view struct {
 	nodes    []scheduler.Node
 	promised map[int64]store.Room // to CVMs and to those about to be stored
-	replicas map[int64]int        // CVMs of the app, by node
 }
 
 // placements are the nodes as the scheduler sees them.
 func (s *Server) placements(ctx context.Context) ([]scheduler.Node, error) {
-	v, err := s.look(ctx, "")
+	s.nodes.refresh(ctx, fresh)
+	v, err := s.see(ctx)
 	return v.nodes, err
 }
 
-// look sees the nodes: what the host says is free, or less, when room was promised
-// that nobody takes yet.
-func (s *Server) look(ctx context.Context, app string) (v view, err error) {
+// placed is one of them.
+func (s *Server) placed(ctx context.Context, n *node) (scheduler.Node, error) {
 	s.nodes.refresh(ctx, fresh)
-	return s.see(ctx, app)
+	promised, err := s.store.PromisedRoom(ctx)
+	return n.placement(promised[n.id], s.now()), err
 }
 
-// see is look without asking any node.
-func (s *Server) see(ctx context.Context, app string) (v view, err error) {
+// see is how the nodes are, as far as is known without asking them: what the host says
+// is free, or less, when room was promised that nobody takes yet.
+func (s *Server) see(ctx context.Context) (v view, err error) {
 	if v.promised, err = s.store.PromisedRoom(ctx); err != nil {
 		return v, err
-	}
-	if app != "" {
-		if v.replicas, err = s.store.ReplicasOf(ctx, app); err != nil {
-			return v, err
-		}
 	}
 	for _, n := range s.nodes.list {
 		v.nodes = append(v.nodes, n.placement(v.promised[n.id], s.now()))

@@ -189,13 +189,15 @@ func (s *Server) replicaRequest(src store.CVM, node int64) scheduler.Request {
 // replicaNode is where a replica goes: the named node, else where there is room, with
 // as few of the app's CVMs as can be.
 func (s *Server) replicaNode(ctx context.Context, src store.CVM, want int64) (int64, error) {
-	seen, err := s.look(ctx, src.AppID)
+	nodes, err := s.placements(ctx)
 	if err != nil {
 		return 0, err
 	}
 	r := s.replicaRequest(src, want)
-	r.Replicas = seen.replicas
-	node, _, err := scheduler.Pick(r, seen.nodes)
+	if r.Replicas, err = s.store.ReplicasOf(ctx, src.AppID); err != nil {
+		return 0, err
+	}
+	node, _, err := scheduler.Pick(r, nodes)
 	if cvm.ReasonOf(err) == scheduler.ReasonNoImage {
 		return 0, fail(http.StatusBadRequest, errReplicaImage, cvm.Precondition, "image-not-found", err.Error(), "choose a node that has the source's image")
 	}
