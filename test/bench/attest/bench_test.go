@@ -3,12 +3,13 @@ package attest
 import (
 	"flag"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/confidential-cloud/phala/test/bench/report"
 )
 
 var (
@@ -43,7 +44,8 @@ func TestTable(t *testing.T) {
 	ops = append(ops, snpOps(t)...)
 	rows := measure(t, ops)
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s\n\n", machine())
+	hardware, load := report.Machine()
+	fmt.Fprintf(&out, "%s, %s, load at the start %s, %d rounds.\n\n", hardware, runtime.Version(), load, *rounds)
 	table(&out, rows)
 	if *qvlDir != "" {
 		qvlTable(t, &out, rows)
@@ -51,9 +53,7 @@ func TestTable(t *testing.T) {
 	out.WriteString("\n")
 	distribution(t, &out)
 	t.Log("\n" + out.String())
-	if *write != "" {
-		splice(t, *write, out.String())
-	}
+	report.Splice(t, *write, "attest", out.String())
 }
 
 func measure(t *testing.T, ops []op) []*row {
@@ -136,39 +136,4 @@ func quantiles(d []time.Duration) string {
 		return fmt.Sprintf("%.1f", float64(d[int(p*float64(len(d)-1))])/float64(time.Microsecond))
 	}
 	return at(0.1) + " | " + at(0.5) + " | " + at(0.99)
-}
-
-func machine() string {
-	model := "unknown processor"
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
-				model = strings.TrimSpace(v)
-				break
-			}
-		}
-	}
-	load := "unknown"
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		load = strings.Join(strings.Fields(string(b))[:3], " ")
-	}
-	return fmt.Sprintf("%s, %d cores, %s, load at the start %s, %d rounds.", model, runtime.NumCPU(), runtime.Version(), load, *rounds)
-}
-
-// splice puts text between the markers of a document.
-func splice(t *testing.T, path, text string) {
-	t.Helper()
-	const begin, end = "<!-- bench:attest -->\n", "<!-- /bench:attest -->"
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok1 := strings.Cut(string(b), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok1 || !ok2 {
-		t.Fatalf("%s has no markers %q and %q", path, begin, end)
-	}
-	if err := os.WriteFile(path, []byte(head+begin+"\n"+text+"\n"+end+tail), 0o644); err != nil { //nolint:gosec // documentation
-		t.Fatal(err)
-	}
 }

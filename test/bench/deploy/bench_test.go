@@ -3,12 +3,13 @@ package deploy
 import (
 	"flag"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/confidential-cloud/phala/test/bench/report"
 )
 
 var (
@@ -18,44 +19,13 @@ var (
 	prebuilt = flag.String("image", "", "directory of a guest image that is built already, for -machines")
 )
 
-// machine names what the numbers were taken on.
-func machine() string {
-	model, load := "unknown processor", "unknown"
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
-				model = strings.TrimSpace(v)
-				break
-			}
-		}
-	}
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		load = strings.Join(strings.Fields(string(b))[:3], " ")
-	}
-	return fmt.Sprintf("%s, %d cores, %s, load at the end %s.", model, runtime.NumCPU(), runtime.Version(), load)
-}
-
 // publish logs a table and, with -write, puts it between the markers of its name.
 func publish(t *testing.T, name, text string) {
 	t.Helper()
-	text = machine() + "\n\n" + text
+	hardware, load := report.Machine()
+	text = fmt.Sprintf("%s, %s, load at the end %s.\n\n%s", hardware, runtime.Version(), load, text)
 	t.Log("\n" + text)
-	if *write == "" {
-		return
-	}
-	begin, end := "<!-- bench:deploy:"+name+" -->\n", "<!-- /bench:deploy:"+name+" -->"
-	b, err := os.ReadFile(*write)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok1 := strings.Cut(string(b), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok1 || !ok2 {
-		t.Fatalf("%s has no markers %q and %q", *write, begin, end)
-	}
-	if err := os.WriteFile(*write, []byte(head+begin+"\n"+text+"\n"+end+tail), 0o644); err != nil { //nolint:gosec // documentation
-		t.Fatal(err)
-	}
+	report.Splice(t, *write, "deploy:"+name, text)
 }
 
 // stage is a part of a deploy, from the end of the one before.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/confidential-cloud/phala/test/bench/report"
 )
 
 var (
@@ -33,45 +35,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// machine names what the numbers were taken on.
-func machine() string {
-	model := "unknown processor"
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
-				model = strings.TrimSpace(v)
-				break
-			}
-		}
-	}
-	load := "unknown"
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		load = strings.Join(strings.Fields(string(b))[:3], " ")
-	}
-	return fmt.Sprintf("%s, %d cores shared with other work, %s, load at the end %s.", model, runtime.NumCPU(), runtime.Version(), load)
-}
-
 // publish logs a table and, with -write, puts it between the markers of its name.
 func publish(t *testing.T, name, text string) {
 	t.Helper()
-	text = machine() + "\n\n" + text
+	hardware, load := report.Machine()
+	text = fmt.Sprintf("%s shared with other work, %s, load at the end %s.\n\n%s", hardware, runtime.Version(), load, text)
 	t.Log("\n" + text)
-	if *write == "" {
-		return
-	}
-	begin, end := "<!-- bench:vm:"+name+" -->\n", "<!-- /bench:vm:"+name+" -->"
-	b, err := os.ReadFile(*write)
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, rest, ok1 := strings.Cut(string(b), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok1 || !ok2 {
-		t.Fatalf("%s has no markers %q and %q", *write, begin, end)
-	}
-	if err := os.WriteFile(*write, []byte(head+begin+"\n"+text+"\n"+end+tail), 0o644); err != nil { //nolint:gosec // documentation
-		t.Fatal(err)
-	}
+	report.Splice(t, *write, "vm:"+name, text)
 }
 
 // spread collects the durations of one operation.
