@@ -95,12 +95,18 @@ func New(cfg Config) (*Chain, error) {
 	}
 	stack.RegisterAPIs([]rpc.API{{Namespace: "eth",
 		Service: filters.NewFilterAPI(filters.NewFilterSystem(backend.APIBackend, filters.Config{}))}})
+	c := &Chain{cfg: cfg, log: cfg.Log, node: stack, eth: backend, engine: catalyst.NewConsensusAPI(backend)}
+	// Before anyone can ask.
+	if err := c.settle(); err != nil {
+		_ = stack.Close()
+		return nil, err
+	}
 	if err := stack.Start(); err != nil {
 		_ = stack.Close()
 		return nil, cvm.Errorf(cvm.Unavailable, "chain: starting: %w", err).
 			WithFix("is another development cloud running, or is " + cfg.Listen + " taken?")
 	}
-	return &Chain{cfg: cfg, log: cfg.Log, node: stack, eth: backend, engine: catalyst.NewConsensusAPI(backend)}, nil
+	return c, nil
 }
 
 func (c *Config) setDefaults() error {
@@ -189,9 +195,6 @@ func (c *Chain) isPaused() bool {
 func (c *Chain) Run(ctx context.Context) error {
 	defer func() { _ = c.Close() }()
 	c.log.Info("chain runs", "endpoint", c.Endpoint(), "chain_id", c.cfg.ChainID, "head", c.eth.BlockChain().CurrentBlock().Number)
-	if err := c.settle(); err != nil {
-		return err
-	}
 	tick := time.NewTicker(time.Duration(c.cfg.Period))
 	defer tick.Stop()
 	for {

@@ -9,6 +9,7 @@ import (
 	"github.com/ethereum/go-ethereum/beacon/engine"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
+	"github.com/ethereum/go-ethereum/core/rawdb"
 	"github.com/ethereum/go-ethereum/core/types"
 )
 
@@ -16,12 +17,27 @@ import (
 // once and the pool's transactions follow within milliseconds.
 const buildTime = 150 * time.Millisecond
 
-// settle tells the node that its head is canonical and the network synced.
+// settle tells the node which stored block is the head, and that the network is
+// synced. The node writes without waiting for the disk, so a process that was
+// killed may have lost the mark of its last head; the block itself was put on disk
+// before anyone could see it (seal), and nobody else makes blocks: the highest
+// stored one was the head, and what was final behind it is so again.
 func (c *Chain) settle() error {
-	head := c.eth.BlockChain().CurrentBlock().Hash()
-	_, err := c.engine.ForkchoiceUpdatedV3(c.forkchoice(head), nil)
+	db, h := c.eth.ChainDb(), c.eth.BlockChain().CurrentBlock()
+	for next := h; next != nil; {
+		h, next = next, nil
+		for _, hash := range rawdb.ReadAllHashes(db, h.Number.Uint64()+1) {
+			if b := c.eth.BlockChain().GetBlockByHash(hash); b != nil && b.ParentHash() == h.Hash() {
+				next = b.Header()
+			}
+		}
+	}
+	res, err := c.engine.ForkchoiceUpdatedV3(c.forkchoice(h.Hash()), nil)
 	if err != nil {
 		return fmt.Errorf("chain: settling on the stored head: %w", err)
+	}
+	if res.PayloadStatus.Status != engine.VALID {
+		return fmt.Errorf("chain: settling on the stored head %d: the node answered %s", h.Number, res.PayloadStatus.Status)
 	}
 	return nil
 }
@@ -99,6 +115,10 @@ func (c *Chain) seal(ctx context.Context) error {
 	}
 	if st.Status != engine.VALID {
 		return fmt.Errorf("importing the block: the node answered %s", st.Status)
+	}
+	// On disk before it is the head: see settle.
+	if err := c.eth.ChainDb().SyncKeyValue(); err != nil {
+		return fmt.Errorf("writing the block: %w", err)
 	}
 	head := env.ExecutionPayload.BlockHash
 	if _, err := c.engine.ForkchoiceUpdatedV3(c.forkchoice(head), nil); err != nil {
