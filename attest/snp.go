@@ -149,7 +149,7 @@ func snpIdentity(rec *claim.Recorder, out *claim.Claims, document string, hostDa
 	out.MRBoot = out.MRAggregated
 }
 
-// snpPhase: no register says what has run since the launch.
+// snpPhase: no register says what has run since the launch (docs/design/006-sev-snp.md).
 func (p Policy) snpPhase(rec *claim.Recorder, out *claim.Claims) {
 	out.Phase = claim.PhaseUnproven
 	if !slices.Contains(p.Phases, claim.PhaseUnproven) {

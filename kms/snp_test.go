@@ -47,6 +47,9 @@ func (c *cluster) snpRelease(t *testing.T, hw *simtee.AMD, spoil func(*attest.Ev
 	return err
 }
 
+// (Helper C: docs/design/006-sev-snp.md is how keys are to be released to SNP guests:
+// once per REPORT_ID. Read it, change this test accordingly, delete this line.)
+//
 // SEV-SNP proves no phase of the boot: no key is released to it, and the refusal
 // says so, whoever made the evidence. Only a vendor's gets a leaf.
 func TestSNPIsRefusedByPhase(t *testing.T) {
