@@ -59,8 +59,18 @@ type Decide struct {
 	Leaf         ledger.Leaf `json:"leaf"`
 	Nonce        string      `json:"nonce,omitempty"` // hex sha256 of the nonce to redeem
 	NonceExpires time.Time   `json:"nonce_expires"`
+	Once         []Once      `json:"once,omitempty"`
 	Lease        *Lease      `json:"lease,omitempty"`
 	Heights      *Heights    `json:"heights,omitempty"`
+}
+
+// Once is something that an allow redeems for good: the launch of a machine whose
+// evidence shows no phase, the key of a client that sends no nonce.
+type Once struct {
+	ID string `json:"id"` // hex sha256 over what it is and its bytes
+	// By is who may have it again, because the answer was lost: the client's key (hex
+	// sha256). Empty: nobody.
+	By string `json:"by,omitempty"`
 }
 
 // Heights is how far a chain had come when it was asked.

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,6 +195,50 @@ func TestStateRefuses(t *testing.T) {
 		}
 		if _, err := m.Recorded("lease-2", "key"); err == nil {
 			t.Errorf("%s: the lease was granted", name)
+		}
+	}
+}
+
+// What is redeemed for good stays so, for whom it was, over a snapshot, and only by
+// an allow.
+func TestOnce(t *testing.T) {
+	launch := func(by string) []keyring.Once { return []keyring.Once{{ID: "launch", By: by}} }
+	key := []keyring.Once{{ID: "key"}}
+	with := func(n int, once []keyring.Once, nonce bool) keyring.Command {
+		return decide(n, func(d *keyring.Decide) {
+			if d.Once = once; !nonce {
+				d.Nonce, d.NonceExpires, d.Leaf.NoNonce = "", time.Time{}, true
+			}
+		})
+	}
+	w := newWorld(t)
+	w.add(decide(0, func(d *keyring.Decide) { d.Once, d.Lease, d.Leaf.Reason = launch("c"), nil, "denied" })) // redeems nothing
+	for n, c := range []struct {
+		once  []keyring.Once
+		nonce bool
+	}{{launch("a"), true}, {launch("a"), true}, {launch("b"), true}, {launch(""), true}, {key, false}, {key, false}, {key, true}, {nil, false}} {
+		w.add(with(n+1, c.once, c.nonce))
+	}
+	m := keyring.NewMachine()
+	var got []string
+	for _, r := range w.run(t, m)[2:] {
+		got = append(got, r.Reason)
+	}
+	used := kmsapi.ReasonNonceUsed
+	if want := []string{"", "", kmsapi.ReasonLaunchRedeemed, used, "", used, used, used}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	b, err := m.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := keyring.NewMachine()
+	if err := again.Restore(b); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []*keyring.Machine{m, again} {
+		if !m.Redeemed(key[0]) || !m.Redeemed(launch("b")[0]) || m.Redeemed(launch("a")[0]) || m.Redeemed(keyring.Once{ID: "other"}) {
+			t.Error("Redeemed")
 		}
 	}
 }

@@ -20,6 +20,7 @@ type state struct {
 	Env     map[string]envMark   `json:"env"`     // app id -> high-water mark (T11)
 	Heights map[string]Heights   `json:"heights"` // chain -> high-water marks (T2)
 	Nonces  map[string]time.Time `json:"nonces"`  // redeemed, until they cannot be used any more
+	Once    map[string]string    `json:"once"`    // redeemed for good -> by whom
 	// Places of T5 and T7: nothing writes them yet.
 	Revoked     map[string]int64  `json:"revoked,omitempty"`     // app id -> leaf
 	Generations map[string]uint64 `json:"generations,omitempty"` // instance -> confirmed disk generation
@@ -48,7 +49,7 @@ func NewMachine() *Machine {
 func emptyState() state {
 	return state{
 		Members: map[string]Member{}, Leases: map[string]Lease{}, Env: map[string]envMark{},
-		Heights: map[string]Heights{}, Nonces: map[string]time.Time{},
+		Heights: map[string]Heights{}, Nonces: map[string]time.Time{}, Once: map[string]string{},
 	}
 }
 
@@ -213,6 +214,9 @@ func (m *Machine) decide(c Command) (Result, error) {
 	m.raiseHeights(d)
 	if kind == ledger.KindAllow {
 		m.grant(*d.Lease, n)
+		for _, o := range d.Once {
+			m.st.Once[o.ID] = o.By
+		}
 	}
 	return Result{Leaf: n, Reason: reason, Detail: detail}, nil
 }
@@ -247,16 +251,25 @@ func (m *Machine) raiseHeights(d Decide) {
 	}
 }
 
-// checkAllow is what only the replicated state can refuse: a nonce that was
-// redeemed, an environment that went back.
+// checkAllow is what only the replicated state can refuse: a nonce, a launch or a key
+// that was redeemed, an environment that went back.
 func (m *Machine) checkAllow(c Command, d Decide) (reason, detail string) {
-	if d.Nonce == "" {
+	if d.Nonce == "" && !(d.Leaf.NoNonce && len(d.Once) > 0) {
 		return kmsapi.ReasonNonceUsed, "the decision redeems no nonce"
+	}
+	for _, o := range d.Once {
+		by, used := m.st.Once[o.ID]
+		switch {
+		case used && o.By == "":
+			return kmsapi.ReasonNonceUsed, "this key was used before, and without a nonce a key counts once"
+		case used && by != o.By:
+			return kmsapi.ReasonLaunchRedeemed, "keys were released to this launch of the machine before, to another TLS key"
+		}
 	}
 	if _, used := m.st.Nonces[d.Nonce]; used {
 		return kmsapi.ReasonNonceUsed, "this nonce was redeemed before"
 	}
-	if c.Time.After(d.NonceExpires.Add(nonceSlack)) {
+	if d.Nonce != "" && c.Time.After(d.NonceExpires.Add(nonceSlack)) {
 		return kmsapi.ReasonNonceExpired, "the nonce ended before the decision was recorded"
 	}
 	if _, twice := m.st.Leases[d.Lease.ID]; twice {

@@ -75,6 +75,14 @@ func (m *Machine) NonceUsed(hash string) bool {
 	return used
 }
 
+// Redeemed reports whether o would be refused. Only Apply decides.
+func (m *Machine) Redeemed(o Once) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	by, used := m.st.Once[o.ID]
+	return used && (o.By == "" || by != o.By)
+}
+
 // Applied is the raft index of the last command that changed the state.
 func (m *Machine) Applied() uint64 {
 	m.mu.RLock()

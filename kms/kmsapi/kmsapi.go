@@ -227,6 +227,7 @@ const (
 	ReasonPhase           = "evidence-wrong-phase"
 	ReasonBinding         = "evidence-not-bound-to-this-connection"
 	ReasonNonceUsed       = "nonce-already-used"
+	ReasonLaunchRedeemed  = "launch-redeemed" // SEV-SNP: keys are released once per launch
 	ReasonNonceExpired    = "nonce-expired"
 	ReasonGovernance      = "governance-denied" // Message carries the contract's text
 	ReasonChainStale      = "chain-stale"
