@@ -149,6 +149,9 @@ func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) (page, int
 	if st.Link != 0 {
 		return page{Title: "Linked", View: "done", Message: "You can sign in with your provider now."}, http.StatusOK
 	}
+	if u.TOTPOn {
+		return s.askFactor(w, u, st.Code)
+	}
 	return s.enter(w, r.WithContext(ctx), u, false, devicePath(st.Code))
 }
 

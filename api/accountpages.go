@@ -70,6 +70,7 @@ func (s *Server) pages(mux *chi.Mux) {
 	mux.Get("/auth/oidc/login", form("", s.oidcLogin))
 	mux.Post("/auth/oidc/link", form("page-oidc-link", s.oidcLink))
 	mux.Get("/auth/oidc/callback", form("", s.oidcCallback))
+	mux.Post("/auth/oidc/factor", form("page-oidc-factor", s.oidcFactor))
 }
 
 func (s *Server) remote(r *http.Request) string {
