@@ -65,8 +65,8 @@ type Config struct {
 	MaxStaleness config.Duration `toml:"max_staleness"`
 	// LeaseTTL is how long a released or renewed lease lasts.
 	LeaseTTL config.Duration `toml:"lease_ttl"`
-	// AllowNonceless is the place of the reference's GetAppKey and SignCert, whose
-	// guests send no nonce. They are not served yet: true is refused.
+	// AllowNonceless serves the reference's GetAppKey and SignCert, whose guests send
+	// no nonce: their evidence may be old, and they hold no lease. See docs/spec/kms-reference-wire.md.
 	AllowNonceless bool `toml:"allow_nonceless"`
 
 	Authority  governance.Authority `toml:"-"`
@@ -158,7 +158,6 @@ func (c *Config) Validate() error {
 	bad(c.VMConfig != "", "vm_config: missing")
 	bad(c.MaxStaleness > 0, "max_staleness: must be positive")
 	bad(c.LeaseTTL >= config.Duration(time.Second), "lease_ttl: must be at least 1s")
-	bad(!c.AllowNonceless, "allow_nonceless: the reference's GetAppKey and SignCert are not served yet")
 	if err := c.Fetch.validate(); err != nil {
 		errs = append(errs, err)
 	}

@@ -133,6 +133,9 @@ func (m *Member) record(ctx context.Context, a *authorized) (keyring.Recorded, e
 		cmd.Decide = &keyring.Decide{
 			Leaf: a.leaf(lease), Nonce: a.nonce, NonceExpires: a.nonceEnd, Lease: lease, Heights: heights(a.decision.View),
 		}
+		if a.noNonce {
+			cmd.Decide.Once = []keyring.Once{usedKey(a.client)}
+		}
 		_, err := m.propose(ctx, cmd)
 		switch cvm.ReasonOf(err) {
 		case "":
@@ -160,9 +163,9 @@ func (m *Member) newLease(a *authorized) *keyring.Lease {
 	l := &keyring.Lease{
 		ID: hex.EncodeToString(id), AppID: c.AppID, InstanceID: c.InstanceID, ComposeHash: c.ComposeHash, MRBoot: c.MRBoot[:],
 		ClientKey: a.client, Simulated: c.Platform == cvm.PlatformSimulated, Epoch: m.vault.Load().Epoch(), Issued: m.now().UTC(),
-		EnvTracked: a.tracked, EnvCounter: a.context.EnvCounter, EnvSHA256: a.context.EnvSHA256, Boot: governance.RequestOf(c),
+		EnvTracked: a.tracked, EnvCounter: a.context.EnvCounter, EnvSHA256: a.context.EnvSHA256, Boot: governance.RequestOf(c), NoNonce: a.noNonce,
 	}
-	if a.compose.PortPolicy != nil {
+	if a.compose != nil && a.compose.PortPolicy != nil {
 		l.PortPolicy, _ = json.Marshal(a.compose.PortPolicy)
 	}
 	return l

@@ -52,6 +52,7 @@ type Member struct {
 	raftAddr  string
 	peers     *http.Client
 	root      *ratls.Authority
+	temp      tempCA
 	nonceKey  keys.Secret
 	raftCert  atomic.Pointer[tls.Certificate] // of the members' port; short-lived
 	cert      atomic.Pointer[tls.Certificate] // nil until ready

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
@@ -30,7 +29,7 @@ func (m *Member) handler() http.Handler {
 	mux.HandleFunc("GET "+kmsapi.PathLedger+"proof/consistency", rpc.Handle(m.handleConsistency))
 	mux.HandleFunc("GET "+kmsapi.PathLedger+"tile/{path...}", m.raw(m.handleTile))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("OK")) })
-	m.referenceRoutes(mux)
+	mux.HandleFunc(referenceMount, func(w http.ResponseWriter, r *http.Request) { m.reference(r).Handler(referenceMount, "KMS.")(w, r) })
 	return mux
 }
 
@@ -167,35 +166,4 @@ func (m *Member) handleInclusion(r *http.Request, _ empty) (kmsapi.Proof, error)
 
 func (m *Member) handleConsistency(r *http.Request, _ empty) (kmsapi.Proof, error) {
 	return m.proof(r, "old", "new", (*ledger.Tree).Consistency)
-}
-
-// referenceRoutes serves the reference's JSON calls under /prpc, with and without
-// the service's name in the path.
-func (m *Member) referenceRoutes(mux *http.ServeMux) {
-	calls := map[string]func(*http.Request) (any, error){
-		"GetMeta":                m.refMeta,
-		"GetAppEnvEncryptPubKey": m.refEnvKey,
-	}
-	mux.HandleFunc("/prpc/{method}", func(w http.ResponseWriter, r *http.Request) {
-		name := r.PathValue("method")
-		for strings.HasPrefix(name, "KMS.") {
-			name = strings.TrimPrefix(name, "KMS.")
-		}
-		fn, ok := calls[name]
-		if !ok {
-			refError(w, "Service not found: "+name)
-			return
-		}
-		out, err := fn(r)
-		if err != nil {
-			refError(w, err.Error())
-			return
-		}
-		rpc.WriteJSON(w, http.StatusOK, out)
-	})
-}
-
-// refError is the reference's error: HTTP 400 and a text.
-func refError(w http.ResponseWriter, text string) {
-	rpc.WriteJSON(w, http.StatusBadRequest, map[string]string{"error": text})
 }

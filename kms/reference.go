@@ -1,15 +1,29 @@
 package kms
 
 import (
+	"context"
 	"encoding/hex"
-	"encoding/json"
-	"io"
 	"net/http"
 	"strings"
 
 	"github.com/confidential-cloud/phala/cvm"
-	"github.com/confidential-cloud/phala/internal/rpc"
+	"github.com/confidential-cloud/phala/internal/prpc"
 )
+
+// referenceMount is where the reference's guests and clients call.
+const referenceMount = "/prpc/"
+
+// reference is the reference's KMS service as its guests call it (dstack-core B.2),
+// for one request: what a caller may have depends on its TLS certificate.
+func (m *Member) reference(r *http.Request) *prpc.Service {
+	return &prpc.Service{Methods: map[string]prpc.Method{
+		"GetMeta":                prpc.NoArgs(m.refMeta),
+		"GetAppEnvEncryptPubKey": prpc.Unary(m.refEnvKey),
+		"GetTempCaCert":          prpc.NoArgs(m.refTempCA),
+		"GetAppKey":              prpc.Unary(func(ctx context.Context, q appKeyRequest) (appKeyAnswer, error) { return m.refAppKey(ctx, q, r.TLS) }),
+		"SignCert":               prpc.Unary(m.refSignCert),
+	}, PostOnly: func(name string) bool { return name == "GetAppKey" || name == "SignCert" }}
+}
 
 // metaAnswer is the reference's GetMetaResponse as JSON.
 type metaAnswer struct {
@@ -25,10 +39,10 @@ type metaAnswer struct {
 }
 
 // refMeta fails, as the reference's does, when the authority gives no answer.
-func (m *Member) refMeta(r *http.Request) (any, error) {
-	info, err := m.cfg.Authority.Info(r.Context())
+func (m *Member) refMeta(ctx context.Context) (metaAnswer, error) {
+	info, err := m.cfg.Authority.Info(ctx)
 	if err != nil {
-		return nil, err
+		return metaAnswer{}, err
 	}
 	e := m.machine.Epochs()
 	return metaAnswer{
@@ -37,27 +51,24 @@ func (m *Member) refMeta(r *http.Request) (any, error) {
 	}, nil
 }
 
-// refEnvKey is GetAppEnvEncryptPubKey{app_id}.
-func (m *Member) refEnvKey(r *http.Request) (any, error) {
-	var req struct {
-		AppID string `json:"app_id"`
-	}
-	if r.Method == http.MethodGet {
-		req.AppID = r.URL.Query().Get("app_id")
-	} else if b, err := io.ReadAll(io.LimitReader(r.Body, rpc.MaxBody)); err != nil || json.Unmarshal(b, &req) != nil {
-		return nil, cvm.Errorf(cvm.Invalid, "Failed to decode request")
-	}
+type envKeyRequest struct {
+	AppID string `json:"app_id"`
+}
+
+type envKeyAnswer struct {
+	PublicKey   string `json:"public_key"`
+	Signature   string `json:"signature"`
+	Timestamp   uint64 `json:"timestamp"`
+	SignatureV1 string `json:"signature_v1"`
+}
+
+// refEnvKey is GetAppEnvEncryptPubKey.
+func (m *Member) refEnvKey(_ context.Context, req envKeyRequest) (envKeyAnswer, error) {
 	app, err := cvm.ParseAppID(strings.TrimPrefix(req.AppID, "0x"))
 	if err != nil {
-		return nil, cvm.Errorf(cvm.Invalid, "app_id must be 20 bytes")
+		return envKeyAnswer{}, cvm.Errorf(cvm.Invalid, "app_id must be 20 bytes")
 	}
 	at := uint64(m.now().Unix())
 	pub, v0, v1, err := m.vault.Load().EnvPublicKey(app, at)
-	if err != nil {
-		return nil, err
-	}
-	return map[string]any{
-		"public_key": hex.EncodeToString(pub), "signature": hex.EncodeToString(v0),
-		"timestamp": at, "signature_v1": hex.EncodeToString(v1),
-	}, nil
+	return envKeyAnswer{hex.EncodeToString(pub), hex.EncodeToString(v0), at, hex.EncodeToString(v1)}, err
 }

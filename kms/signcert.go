@@ -58,6 +58,9 @@ func (m *Member) handleSignCert(r *http.Request, req kmsapi.SignCertRequest) (ou
 	return out, err
 }
 
+// maxSubject is X.509's bound of a common name and an organization, in bytes.
+const maxSubject = 64
+
 func readCertRequest(req kmsapi.SignCertRequest) (*ecdsa.PublicKey, kmsapi.CertConfig, error) {
 	var conf kmsapi.CertConfig
 	bad := func(format string, args ...any) (*ecdsa.PublicKey, kmsapi.CertConfig, error) {
@@ -80,7 +83,7 @@ func readCertRequest(req kmsapi.SignCertRequest) (*ecdsa.PublicKey, kmsapi.CertC
 	if err := d.Decode(&conf); err != nil || d.More() {
 		return bad("config: not the expected JSON")
 	}
-	if len(conf.Subject) > 64 || len(conf.OrgName) > 64 || len(conf.AltNames) > 64 {
+	if len(conf.Subject) > maxSubject || len(conf.OrgName) > maxSubject || len(conf.AltNames) > 64 {
 		return bad("config: subject and org_name have at most 64 bytes, alt_names at most 64 entries")
 	}
 	return pub, conf, nil

@@ -94,7 +94,6 @@ func TestConfigRefusals(t *testing.T) {
 		"no lease":       func(c *Config) { c.LeaseTTL = 0 },
 		"no directory":   func(c *Config) { c.Dir = "" },
 		"no vm_config":   func(c *Config) { c.VMConfig = "" },
-		"nonceless":      func(c *Config) { c.AllowNonceless = true },
 		"no rpc address": func(c *Config) { c.RPC = nil },
 		"max_age":        func(c *Config) { c.Fetch.MaxAge = c.Fetch.Refresh - 1 },
 		"no refresh":     func(c *Config) { c.Fetch.Refresh = 0 },

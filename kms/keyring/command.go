@@ -123,6 +123,7 @@ type Lease struct {
 	Simulated   bool            `json:"simulated"`
 	Epoch       uint32          `json:"epoch"`
 	Issued      time.Time       `json:"issued"`
+	NoNonce     bool            `json:"no_nonce,omitempty"` // released over the reference's wire: not renewed
 	// Boot is what the authority was asked: later certificates ask again.
 	Boot governance.BootRequest `json:"boot"`
 	Leaf int64                  `json:"leaf"`

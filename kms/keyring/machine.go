@@ -275,6 +275,9 @@ func (m *Machine) checkAllow(c Command, d Decide) (reason, detail string) {
 	if _, twice := m.st.Leases[d.Lease.ID]; twice {
 		return kmsapi.ReasonNonceUsed, "this lease id exists already"
 	}
+	if _, signed := m.st.Env[d.Lease.AppID.String()]; signed && d.Lease.NoNonce {
+		return kmsapi.ReasonEnvSwapped, "the app's environment is signed, and this guest does not show which one it got"
+	}
 	if !d.Lease.EnvTracked {
 		return "", ""
 	}

@@ -6,6 +6,9 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/confidential-cloud/phala/attest/claim"
+	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/kms/kmsapi"
 	"github.com/confidential-cloud/phala/ledger"
 )
 
@@ -146,8 +149,31 @@ func (m *Machine) Recorded(leaseID, clientKey string) (Recorded, error) {
 	if err != nil {
 		return Recorded{}, err
 	}
+	return m.recorded(l)
+}
+
+// Nonceless finds the applied decision of a release without a nonce to this boot of
+// this instance.
+func (m *Machine) Nonceless(c claim.Claims) (Recorded, error) {
+	m.mu.RLock()
+	var newest *Lease
+	for _, l := range m.st.Leases {
+		if l.NoNonce && l.AppID == c.AppID && l.InstanceID == c.InstanceID && l.ComposeHash == c.ComposeHash && bytes.Equal(l.MRBoot, c.MRBoot[:]) &&
+			(newest == nil || l.Leaf > newest.Leaf) {
+			newest = &l
+		}
+	}
+	m.mu.RUnlock()
+	if newest == nil {
+		return Recorded{}, cvm.Errorf(cvm.Denied, "no keys were released to this boot of the instance").
+			WithReason(kmsapi.ReasonLeaseUnknown).WithFix("restart the instance: it asks for its keys again")
+	}
+	return m.recorded(*newest)
+}
+
+func (m *Machine) recorded(l Lease) (Recorded, error) {
 	var leaf ledger.Leaf
-	err = m.Ledger(func(t *ledger.Tree) error {
+	err := m.Ledger(func(t *ledger.Tree) error {
 		b, err := t.Leaf(l.Leaf)
 		if err != nil {
 			return err
