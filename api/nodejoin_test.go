@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -24,55 +23,14 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/confidential-cloud/phala/api"
 	"github.com/confidential-cloud/phala/api/cloudapi"
-	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
-	"github.com/confidential-cloud/phala/guest-agent/guestapi"
-	"github.com/confidential-cloud/phala/keys"
-	"github.com/confidential-cloud/phala/ledger"
+	"github.com/confidential-cloud/phala/test/simtrust"
 	"github.com/confidential-cloud/phala/verify"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
-
-// profile is a trust profile that admits the machine.
-func (x *machine) profile(t *testing.T, change func(*verify.Profile)) string {
-	t.Helper()
-	root, err := keys.NewRoot(rand.Reader, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	spki, err := root.CASPKI()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, vkey, err := note.GenerateKey(rand.Reader, "kms-1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tee := x.hw.RootSPKI()
-	p := verify.Profile{Version: 1, Name: "the cloud's", Chain: verify.Chains{ID: 31337, RPCURLs: []string{"http://127.0.0.1:1"}, KMSContract: "0x" + strings.Repeat("a", 40)},
-		KMS: verify.KMSPins{RootSPKI: hex.EncodeToString(spki), K256PubKey: hex.EncodeToString(root.K256Public()), URLs: []string{"https://127.0.0.1:1"}},
-		TEE: verify.TEEPins{Roots: []verify.RootPin{{SPKI: hex.EncodeToString(tee[:]), Platform: cvm.PlatformSimulated}}, CollateralURLs: []string{x.url},
-			TCBStatus: []string{"UpToDate"}, ImageVariants: []string{"container"}},
-		Gateway:    verify.GatewayPin{AppID: strings.Repeat("0", 40), Domain: "dev.localhost", Port: 8443},
-		LedgerKeys: ledger.Majority("phala.test/ledger", []string{vkey})}
-	if change != nil {
-		change(&p)
-	}
-	b, err := p.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "trust.toml")
-	if err := os.WriteFile(file, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
 
 // prove is what a prover of the machine answers.
 func (x *machine) prove(t *testing.T, nonce []byte) []byte {
@@ -81,16 +39,7 @@ func (x *machine) prove(t *testing.T, nonce []byte) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hash := sha256.Sum256(doc)
-	g, err := x.hw.Boot(context.Background(), simtee.Boot{Name: hex.EncodeToString(nonce[:16]), AppID: cvm.AppID(hash[:20]), ComposeHash: hash, Phase: claim.PhaseRunning})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ev, err := g.Evidence(context.Background(), guestapi.ReportDataEvidence(nonce, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := ev.Marshal()
+	b, err := simtrust.Evidence(x.hw, hex.EncodeToString(nonce[:16]), doc, nonce)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +94,7 @@ func newJoins(t *testing.T) *joins {
 	}
 	j.world = newWorld(t, func(c *api.Config) {
 		offChain(c)
-		c.TrustProfile = j.x.profile(t, nil)
+		c.TrustProfile = simtrust.Profile(t, j.x.hw, nil)
 		c.Nodes[0].URL, c.Nodes[0].CAFile = j.front.URL, ca
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(j.clock.Load())) }
 	})
@@ -191,7 +140,7 @@ func TestNodeJoins(t *testing.T) {
 	shown := j.shown()
 	p := call[cloudapi.NodeProof](j.world, 200, "POST", "/nodes/1/join", shown, nil)
 	device := j.x.hw.DeviceID()
-	if !p.Simulated || p.Platform != "simulated" || p.DeviceID != device.String() || p.TLSKey != shown.TLSKey || p.Profile != "the cloud's" || p.TCB.Status != "UpToDate" || p.JoinedBy != "admin" || !p.ExpiresAt.After(time.Now()) {
+	if !p.Simulated || p.Platform != "simulated" || p.DeviceID != device.String() || p.TLSKey != shown.TLSKey || p.Profile != "test cloud" || p.TCB.Status != "UpToDate" || p.JoinedBy != "admin" || !p.ExpiresAt.After(time.Now()) {
 		t.Errorf("%+v", p)
 	}
 	n := j.node()
@@ -287,7 +236,7 @@ func TestNodeJoinRefusals(t *testing.T) {
 	}
 	strict := newWorld(t, func(c *api.Config) {
 		offChain(c)
-		c.TrustProfile = j.x.profile(t, func(p *verify.Profile) { p.TEE.TCBStatus = []string{"OutOfDate"} })
+		c.TrustProfile = simtrust.Profile(t, j.x.hw, func(p *verify.Profile) { p.TEE.TCBStatus = []string{"OutOfDate"} })
 	})
 	c := call[cloudapi.NodeChallenge](strict, 200, "POST", "/nodes/1/challenge", nil, nil)
 	sum, err := hex.DecodeString(c.Fresh)

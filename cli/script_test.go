@@ -2,21 +2,18 @@ package cli_test
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
+	"crypto/sha256"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/confidential-cloud/phala/cli"
-	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/profile"
 	"github.com/confidential-cloud/phala/internal/wallet"
-	"github.com/confidential-cloud/phala/ledger"
+	"github.com/confidential-cloud/phala/test/simtrust"
 	"github.com/confidential-cloud/phala/verify"
 )
 
@@ -107,20 +104,7 @@ func prepare(f *fakeCloud, dir, prefix string, rpc []string) error {
 }
 
 func trustProfile(f *fakeCloud, rpc []string) (verify.Profile, error) {
-	spki, err := f.root.CASPKI()
-	if err != nil {
-		return verify.Profile{}, err
-	}
-	_, vkey, err := note.GenerateKey(rand.Reader, "kms-1")
-	if err != nil {
-		return verify.Profile{}, err
-	}
-	return verify.Profile{
-		Version: 1, Name: "test cloud",
-		Chain:      verify.Chains{ID: *f.kms.ChainID, RPCURLs: rpc, KMSContract: *f.kms.KMSContractAddress},
-		KMS:        verify.KMSPins{RootSPKI: hex.EncodeToString(spki), K256PubKey: hex.EncodeToString(f.root.K256Public()), URLs: []string{"https://127.0.0.1:1"}},
-		TEE:        verify.TEEPins{Roots: []verify.RootPin{{SPKI: strings.Repeat("ab", 32), Platform: cvm.PlatformSimulated}}, CollateralURLs: []string{"http://127.0.0.1:1"}, TCBStatus: []string{"UpToDate"}, ImageVariants: []string{"container"}},
-		Gateway:    verify.GatewayPin{AppID: strings.Repeat("0", 40), Domain: "dev.localhost", Port: 8443},
-		LedgerKeys: ledger.Majority("phala.test/ledger", []string{vkey}),
-	}, nil
+	p, err := simtrust.New(f.root, sha256.Sum256([]byte("a TEE root")), "http://127.0.0.1:1")
+	p.Chain = verify.Chains{ID: *f.kms.ChainID, RPCURLs: rpc, KMSContract: *f.kms.KMSContractAddress}
+	return p, err
 }

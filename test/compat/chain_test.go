@@ -1,47 +1,10 @@
 package compat
 
 import (
-	"encoding/hex"
-	"path/filepath"
 	"testing"
 
-	"github.com/ethereum/go-ethereum/crypto"
-
-	"github.com/confidential-cloud/phala/api"
-	"github.com/confidential-cloud/phala/devcloud/chain"
-	"github.com/confidential-cloud/phala/internal/wallet"
+	"github.com/confidential-cloud/phala/test/drycloud"
 )
-
-// onChainStack is a cloud whose apps live on a chain that viem knows: Base's id, with
-// Multicall3 at its usual address. It returns its RPC and the owner's private key.
-func onChainStack(t *testing.T) (s *stack, rpc, key string) {
-	t.Helper()
-	c, err := chain.New(chain.Config{Dir: filepath.Join(t.TempDir(), "chain"), Listen: "127.0.0.1:0", ChainID: 8453, Multicall3: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	live(t, c.Run)
-	owner, err := wallet.OpenDev(filepath.Join(t.TempDir(), "owner.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	contracts, err := c.DeployContracts(t.Context(), owner, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The apps' owner is not the cloud's.
-	mine, err := crypto.GenerateKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.EnsureFunds(t.Context(), crypto.PubkeyToAddress(mine.PublicKey), 10_000_000_000); err != nil {
-		t.Fatal(err)
-	}
-	s = newStack(t, func(cfg *api.Config) {
-		cfg.Chain = api.ChainConfig{ID: c.ChainID(), Name: "base", RPCURL: c.Endpoint(), Contract: contracts.KMS.Hex()}
-	})
-	return s, c.Endpoint(), "0x" + hex.EncodeToString(crypto.FromECDSA(mine))
-}
 
 // sign is the owner's own step between the two phases: a transaction made by viem,
 // without the CLI and without the cloud. It answers with the transaction's hash.
@@ -80,7 +43,8 @@ func TestOnChain(t *testing.T) {
 		t.Skip("SKIPPED: a chain makes a block per second: PHALA_LONG=1 runs the clients on one")
 	}
 	modules := install(t)
-	s, rpc, key := onChainStack(t)
+	s := newStack(t, &drycloud.Chain{ID: 8453, Name: "base"}) // a chain that viem knows
+	rpc, key := s.RPC, "0x"+s.Owner(t)                        // whose apps are not the cloud's
 	t.Run("cli", func(t *testing.T) {
 		t.Parallel()
 		u := newUser(t, s, modules, "chain")
@@ -92,6 +56,6 @@ func TestOnChain(t *testing.T) {
 	})
 	t.Run("sdk", func(t *testing.T) {
 		t.Parallel()
-		verdict(t, called(t, modules, "chain.mjs", "PREFIX="+s.prefix("sdk"), "KEY="+s.key, "RPC="+rpc, "PRIVATE_KEY="+key), onChain)
+		verdict(t, called(t, modules, "chain.mjs", "PREFIX="+s.tagged("sdk"), "KEY="+s.Key, "RPC="+rpc, "PRIVATE_KEY="+key), onChain)
 	})
 }

@@ -93,7 +93,7 @@ var stubs = []string{"docker", "wget", "xdg-open"}
 func newUser(t *testing.T, s *stack, modules, name string) *user {
 	t.Helper()
 	dir := t.TempDir()
-	u := &user{s: s, name: name, dir: filepath.Join(dir, "project"), cli: filepath.Join(modules, "node_modules", "phala", "dist", "index.js"), vars: map[string]string{"key": s.key}}
+	u := &user{s: s, name: name, dir: filepath.Join(dir, "project"), cli: filepath.Join(modules, "node_modules", "phala", "dist", "index.js"), vars: map[string]string{"key": s.Key}}
 	bin := filepath.Join(dir, "bin")
 	for _, d := range []string{u.dir, bin, filepath.Join(dir, "home", ".ssh")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
@@ -104,7 +104,7 @@ func newUser(t *testing.T, s *stack, modules, name string) *user {
 		filepath.Join(u.dir, "docker-compose.yml"): "services:\n  web:\n    image: nginx:1.27\n    ports:\n      - \"8080:80\"\n",
 		filepath.Join(u.dir, "next.yml"):           "services:\n  web:\n    image: nginx:1.28\n    ports:\n      - \"8080:80\"\n",
 		filepath.Join(u.dir, ".env"):               "GREETING=hello\n",
-		filepath.Join(dir, "edge.pem"):             string(s.edge.root),
+		filepath.Join(dir, "edge.pem"):             string(s.CA),
 		filepath.Join(u.dir, "id.pub"):             sshKey() + " me@test\n",
 	}
 	for _, name := range stubs {
@@ -169,9 +169,9 @@ func (u *user) node(ctx context.Context, tag string, args []string, key bool) (r
 	defer cancel()
 	c := exec.CommandContext(ctx, "node", args...)
 	c.WaitDelay = 5 * time.Second // what it started may hold its output
-	c.Dir, c.Env = u.dir, append(u.env, "PHALA_CLOUD_API_PREFIX="+u.s.prefix(tag))
+	c.Dir, c.Env = u.dir, append(u.env, "PHALA_CLOUD_API_PREFIX="+u.s.tagged(tag))
 	if key {
-		c.Env = append(c.Env, "PHALA_CLOUD_API_KEY="+u.s.key)
+		c.Env = append(c.Env, "PHALA_CLOUD_API_KEY="+u.s.Key)
 	}
 	var std, all bytes.Buffer
 	var mu sync.Mutex

@@ -1,29 +1,16 @@
 package compat
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"testing"
-	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
@@ -32,52 +19,20 @@ import (
 	"github.com/confidential-cloud/phala/vmm/machine"
 )
 
-// edgeDomain is where apps are reached; dns.cjs sends .test names to this machine.
-const edgeDomain = "apps.test"
-
-// edge stands in for the guests and for the gateway in front of them: the dry
-// driver's machines answer the guest API, and https://<app>-8090.<domain>/logs is
-// served by the machine of that app.
-type edge struct {
-	srv  *httptest.Server
-	root []byte // PEM
-	// driver has the machines that the guests live in.
+// guests stand in for what the apps' machines run, and for the gateway in front of
+// them: https://<app>-8090.<domain>/logs is served by the machine of that app.
+type guests struct {
+	root   []byte // PEM
 	driver *dry.Driver
 
-	mu     sync.Mutex
-	guests map[string]http.Handler // by app id
+	mu   sync.Mutex
+	apps map[string]http.Handler // by app id
 }
 
-func newEdge(t *testing.T) *edge {
-	t.Helper()
-	e := &edge{guests: map[string]http.Handler{}}
-	e.driver = dry.New(dry.Config{Guest: e.guest, Script: script, LogDir: t.TempDir()})
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "compat test root"}, DNSNames: []string{"*." + edgeDomain},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.root = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	e.srv = httptest.NewUnstartedServer(http.HandlerFunc(e.serve))
-	e.srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	e.srv.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-	e.srv.StartTLS()
-	t.Cleanup(e.srv.Close)
-	return e
-}
-
-func (e *edge) port() int { return e.srv.Listener.Addr().(*net.TCPAddr).Port }
-
-func (e *edge) serve(w http.ResponseWriter, r *http.Request) {
+func (e *guests) serve(w http.ResponseWriter, r *http.Request) {
 	app, _, _ := strings.Cut(r.Host, "-8090.")
 	e.mu.Lock()
-	g := e.guests[app]
+	g := e.apps[app]
 	e.mu.Unlock()
 	if g == nil {
 		http.NotFound(w, r)
@@ -106,7 +61,8 @@ func identity(m machine.Machine) (hash cvm.ComposeHash, compose []byte) {
 	return sha256.Sum256(b), b
 }
 
-func (e *edge) guest(m machine.Machine) http.Handler {
+// boot makes the guest of a machine.
+func (e *guests) boot(m machine.Machine) http.Handler {
 	hash, compose := identity(m)
 	app := hex.EncodeToString(hash[:20]) // without a chain
 	mux := http.NewServeMux()
@@ -130,7 +86,7 @@ func (e *edge) guest(m machine.Machine) http.Handler {
 	})
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.guests[app] = mux
+	e.apps[app] = mux
 	return mux
 }
 
@@ -149,22 +105,5 @@ func containerLog(w http.ResponseWriter, r *http.Request) {
 			continue
 		}
 		_ = json.NewEncoder(w).Encode(map[string]string{"channel": ch, "message": base64.StdEncoding.EncodeToString([]byte(line + "\n"))})
-	}
-}
-
-func writeImage(t *testing.T, dir string, dev bool) {
-	t.Helper()
-	meta, err := json.Marshal(map[string]any{"version": "0.5.5", "is_dev": dev, "cmdline": dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sums := fmt.Sprintf("%x  metadata.json\n", sha256.Sum256(meta))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{"metadata.json": string(meta), "sha256sum.txt": sums, "digest.txt": fmt.Sprintf("%x\n", sha256.Sum256([]byte(sums)))} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

@@ -18,11 +18,11 @@ import (
 // runs is the one CVM of this name, with the image that it was told to run.
 func (s *stack) runs(t *testing.T, name, image string) cloudapi.CVMDetail {
 	t.Helper()
-	d, err := s.client.CVM(t.Context(), name)
+	d, err := s.Client.CVM(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status, text := s.curl(t, "GET", "/cvms/"+name+"/docker-compose.yml", s.key, nil); status != http.StatusOK || !strings.Contains(string(text), image) {
+	if status, text := s.curl(t, "GET", "/cvms/"+name+"/docker-compose.yml", s.Key, nil); status != http.StatusOK || !strings.Contains(string(text), image) {
 		t.Fatalf("%s: %d %s, want %s", name, status, text, image)
 	}
 	if d.Status != cloudapi.StatusRunning {
@@ -64,7 +64,7 @@ func (s *stack) curl(t *testing.T, method, path, key string, body any) (int, []b
 // asks wants a status and returns the answer's object.
 func (s *stack) asks(t *testing.T, want int, method, path string, body any) (out map[string]any) {
 	t.Helper()
-	status, b := s.curl(t, method, path, s.key, body)
+	status, b := s.curl(t, method, path, s.Key, body)
 	if status != want || json.Unmarshal(b, &out) != nil {
 		t.Fatalf("%s %s: %d %s, want %d", method, path, status, b, want)
 	}
@@ -86,7 +86,7 @@ func TestREST(t *testing.T) {
 	s.watch(t, id)
 
 	next := s.asks(t, 200, "POST", "/cvms/"+id+"/compose_file/provision", map[string]any{"docker_compose_file": "services:\n  web:\n    image: web:two\n"})
-	if status, b := s.curl(t, "PATCH", "/cvms/"+id+"/compose_file", s.key, map[string]any{"compose_hash": next["compose_hash"]}); status != 202 && status != 200 {
+	if status, b := s.curl(t, "PATCH", "/cvms/"+id+"/compose_file", s.Key, map[string]any{"compose_hash": next["compose_hash"]}); status != 202 && status != 200 {
 		t.Fatalf("compose file: %d %s", status, b)
 	}
 	s.watch(t, id)
@@ -95,7 +95,7 @@ func TestREST(t *testing.T) {
 	if a["correlation_id"] == "" {
 		t.Errorf("accepted: %v", a)
 	}
-	if status, b := s.curl(t, "GET", "/cvms/"+id+"/operation-status", s.key, nil); status != 200 {
+	if status, b := s.curl(t, "GET", "/cvms/"+id+"/operation-status", s.Key, nil); status != 200 {
 		t.Errorf("operation-status: %d %s", status, b)
 	}
 	s.watch(t, id)
@@ -117,7 +117,7 @@ func TestREST(t *testing.T) {
 		t.Errorf("attestations: %d %v %s", status, err, b)
 	}
 	for path, body := range map[string]any{"/cvms/provision": map[string]any{"name": "rest-app", "compose_file": file}, "/cvms/nothing-here/stop": nil} {
-		if status, b := s.curl(t, "POST", path, s.key, body); status != 409 && status != 404 || !bytes.Contains(b, []byte("ERR-0")) {
+		if status, b := s.curl(t, "POST", path, s.Key, body); status != 409 && status != 404 || !bytes.Contains(b, []byte("ERR-0")) {
 			t.Errorf("%s: %d %s", path, status, b)
 		}
 		if status, _ := s.curl(t, "POST", path, "phak_nobody", body); status != 401 {
@@ -139,7 +139,7 @@ func (s *stack) seal(t *testing.T, p map[string]any) string {
 	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)
 	}
-	if signer, err := keys.RecoverEnvKeySigner(app, pub, nil, sig); err != nil || !bytes.Equal(signer, s.kms.root.K256Public()) {
+	if signer, err := keys.RecoverEnvKeySigner(app, pub, nil, sig); err != nil || !bytes.Equal(signer, s.Root.K256Public()) {
 		t.Fatalf("the app's key is vouched for by %x, %v", signer, err)
 	}
 	b, err := keys.EncryptEnv(rand.Reader, pub, []keys.EnvVar{{Key: "TOKEN", Value: "secret"}})
@@ -152,7 +152,7 @@ func (s *stack) seal(t *testing.T, p map[string]any) string {
 // watch reads the stream of states until it says that the CVM runs.
 func (s *stack) watch(t *testing.T, id string) {
 	t.Helper()
-	status, b := s.curl(t, "GET", "/cvms/"+id+"/state?target=running&interval=5&timeout=60", s.key, nil)
+	status, b := s.curl(t, "GET", "/cvms/"+id+"/state?target=running&interval=5&timeout=60", s.Key, nil)
 	if status != 200 || !bytes.Contains(b, []byte("event: complete")) {
 		t.Fatalf("stream: %d %s", status, b)
 	}

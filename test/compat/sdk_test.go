@@ -113,7 +113,7 @@ func verdict(t *testing.T, got map[string]string, g group) {
 func TestSDK(t *testing.T) {
 	modules := install(t)
 	s := newStack(t, nil)
-	got := called(t, modules, "sdk.mjs", "PREFIX="+s.prefix("sdk"), "KEY="+s.key, "SSH_KEY="+sshKey()+" me@test", "KMS_KEY=0x"+hex.EncodeToString(s.kms.root.K256Public()))
+	got := called(t, modules, "sdk.mjs", "PREFIX="+s.tagged("sdk"), "KEY="+s.Key, "SSH_KEY="+sshKey()+" me@test", "KMS_KEY=0x"+hex.EncodeToString(s.Root.K256Public()))
 	verdict(t, got, onCloud)
 }
 

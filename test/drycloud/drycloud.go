@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -28,19 +29,43 @@ import (
 	"github.com/confidential-cloud/phala/vmm/machine"
 )
 
-// Image and Region are the one OS image and the one region that there are.
+// Image, which is the default, and DevImage are the OS images that there are, Region is
+// the one region.
 const (
-	Image  = "dstack-0.5.5"
-	Region = "us-test"
+	Image    = "dstack-0.5.5"
+	DevImage = "dstack-dev-0.5.5"
+	Region   = "us-test"
 )
+
+// Domain is the base domain of the apps.
+const Domain = "dev.localhost"
+
+// Options are what a test has otherwise; the zero value is a cloud without a chain,
+// whose machines are all well and whose apps say under which name they were asked.
+type Options struct {
+	Chain *Chain       // the chain that apps are on; nil: none
+	Dry   dry.Config   // the machines
+	Edge  http.Handler // answers under every app's name, as the gateway would
+}
+
+// Chain is a development chain.
+type Chain struct {
+	ID   uint64 // 0: the development chains' own
+	Name string
+}
 
 // Cloud is a cloud that runs until the test ends.
 type Cloud struct {
 	Client *cloudapi.Client
 	Key    string // an administrator's API key
-	Domain string // base domain of apps, with the port of Edge
+	Domain string // base domain of apps, with the port of the edge
+	CA     []byte // root of the edge's certificate, PEM
+	RPC    string // of the chain; "" without one
 
-	root  *keys.Root
+	// Driver has the machines; Root is the KMS's.
+	Driver *dry.Driver
+	Root   *keys.Root
+
 	edge  *edge
 	chain *onChain
 }
@@ -71,35 +96,32 @@ func (k rootKMS) Meta(context.Context) (kmsapi.Meta, error) {
 }
 
 // Start starts a cloud whose apps are on no chain.
-func Start(t testing.TB) *Cloud { return start(t, nil) }
+func Start(t testing.TB) *Cloud { return New(t, Options{}) }
 
 // StartOnChain starts one with a development chain, and an owner for Login.
-func StartOnChain(t testing.TB) *Cloud { return start(t, newChain(t)) }
+func StartOnChain(t testing.TB) *Cloud { return New(t, Options{Chain: &Chain{Name: "anvil"}}) }
 
-func start(t testing.TB, on *onChain) *Cloud {
+// New starts a cloud.
+func New(t testing.TB, o Options) *Cloud {
 	t.Helper()
 	dir := t.TempDir()
 	root, err := keys.NewRoot(rand.Reader, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	spki, err := root.CASPKI()
-	if err != nil {
-		t.Fatal(err)
+	if o.Dry.LogDir == "" {
+		o.Dry.LogDir = filepath.Join(dir, "logs")
+		if err := os.Mkdir(o.Dry.LogDir, 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
-	c := &Cloud{root: root, edge: newEdge(t), chain: on}
-	c.Domain = net.JoinHostPort(edgeDomain, fmt.Sprint(c.edge.port()))
-	v := startVMM(t, dir)
-	cfg := api.DefaultConfig()
-	cfg.Dir, cfg.Log, cfg.Keys, cfg.KMS.RootSPKI = filepath.Join(dir, "api"), slog.New(slog.NewTextHandler(errorsOf{t}, &slog.HandlerOptions{Level: slog.LevelError})), rootKMS{root}, hex.EncodeToString(spki)
-	cfg.KMS.ID, cfg.KMS.URLs, cfg.KMS.GuestURLs = "kms-test", []string{"https://kms.apps.test:8701"}, []string{"https://172.31.77.1:8701"}
-	cfg.Nodes = []api.NodeConfig{{URL: "http://" + v.Listen, TokenFile: v.TokenFile, Region: Region}}
-	cfg.Gateway = api.GatewayConfig{Domain: edgeDomain, Port: c.edge.port(), GuestURLs: []string{"https://172.31.77.1:8740"}}
-	cfg.Poll, cfg.Sync, cfg.Image = 20*time.Millisecond, 100*time.Millisecond, Image
-	if on != nil {
-		cfg.Chain = api.ChainConfig{ID: on.chain.ChainID(), Name: "anvil", RPCURL: on.chain.Endpoint(), Contract: on.contract}
+	c := &Cloud{Root: root, Driver: dry.New(o.Dry), edge: newEdge(t, o.Edge)}
+	c.CA, c.Domain = c.edge.root, net.JoinHostPort(Domain, fmt.Sprint(c.edge.port()))
+	if o.Chain != nil {
+		c.chain = newChain(t, *o.Chain)
+		c.RPC = c.chain.chain.Endpoint()
 	}
-	srv, err := api.New(cfg)
+	srv, err := api.New(c.config(t, dir, startVMM(t, dir, c.Driver)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +135,26 @@ func start(t testing.TB, on *onChain) *Cloud {
 	live(t, func(ctx context.Context) error { return srv.Serve(ctx, l) })
 	c.Client = &cloudapi.Client{Base: "http://" + l.Addr().String() + cloudapi.Prefix, Key: c.Key}
 	return c
+}
+
+// config is the API's.
+func (c *Cloud) config(t testing.TB, dir string, v vmm.Config) api.Config {
+	t.Helper()
+	spki, err := c.Root.CASPKI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := api.DefaultConfig()
+	cfg.Dir, cfg.Log = filepath.Join(dir, "api"), slog.New(slog.NewTextHandler(errorsOf{t}, &slog.HandlerOptions{Level: slog.LevelError}))
+	cfg.Keys, cfg.KMS.RootSPKI = rootKMS{c.Root}, hex.EncodeToString(spki)
+	cfg.KMS.ID, cfg.KMS.URLs, cfg.KMS.GuestURLs = "kms-test", []string{"https://kms.apps.test:8701"}, []string{"https://172.31.77.1:8701"}
+	cfg.Nodes = []api.NodeConfig{{URL: "http://" + v.Listen, TokenFile: v.TokenFile, Region: Region}}
+	cfg.Gateway = api.GatewayConfig{Domain: Domain, Port: c.edge.port(), GuestURLs: []string{"https://172.31.77.1:8740"}}
+	cfg.Poll, cfg.Sync, cfg.Image = 20*time.Millisecond, 100*time.Millisecond, Image
+	if c.chain != nil {
+		cfg.Chain = api.ChainConfig{ID: c.chain.chain.ChainID(), Name: c.chain.name, RPCURL: c.RPC, Contract: c.chain.contract}
+	}
+	return cfg
 }
 
 // errorsOf fails the test when the API logs an error: a failure of its own is one of ours.
@@ -132,7 +174,7 @@ func (d onDevice) Describe(ctx context.Context) (machine.Description, error) {
 	return out, err
 }
 
-func startVMM(t testing.TB, dir string) vmm.Config {
+func startVMM(t testing.TB, dir string, driver *dry.Driver) vmm.Config {
 	t.Helper()
 	sock, err := os.MkdirTemp("", "dry") // short: sockets
 	if err != nil {
@@ -141,9 +183,10 @@ func startVMM(t testing.TB, dir string) vmm.Config {
 	t.Cleanup(func() { _ = os.RemoveAll(sock) })
 	c := vmm.Default()
 	c.Listen, c.TokenFile, c.Dir, c.RunDir, c.ImagesDir = freeAddr(t), filepath.Join(dir, "token"), filepath.Join(dir, "vmm"), sock, filepath.Join(dir, "images")
-	c.Driver, c.Machines, c.Log = "dry", onDevice{dry.New(dry.Config{})}, slog.New(slog.DiscardHandler)
+	c.Driver, c.Machines, c.Log = "dry", onDevice{driver}, slog.New(slog.DiscardHandler)
 	c.Capacity = vmm.Capacity{VCPU: 256, MemoryMiB: 512 << 10, DiskMiB: 8000 << 10}
-	writeImage(t, filepath.Join(c.ImagesDir, Image))
+	writeImage(t, filepath.Join(c.ImagesDir, Image), false)
+	writeImage(t, filepath.Join(c.ImagesDir, DevImage), true)
 	m, err := vmm.New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -157,9 +200,9 @@ func startVMM(t testing.TB, dir string) vmm.Config {
 	return c
 }
 
-func writeImage(t testing.TB, dir string) {
+func writeImage(t testing.TB, dir string, dev bool) {
 	t.Helper()
-	meta, err := json.Marshal(map[string]any{"version": "0.5.5", "is_dev": false, "cmdline": dir})
+	meta, err := json.Marshal(map[string]any{"version": "0.5.5", "is_dev": dev, "cmdline": dir})
 	if err != nil {
 		t.Fatal(err)
 	}

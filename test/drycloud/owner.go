@@ -15,24 +15,17 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/ethereum/go-ethereum/crypto"
-	"golang.org/x/mod/sumdb/note"
 
-	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/devcloud/chain"
 	"github.com/confidential-cloud/phala/internal/wallet"
-	"github.com/confidential-cloud/phala/ledger"
+	"github.com/confidential-cloud/phala/test/simtrust"
 	"github.com/confidential-cloud/phala/verify"
 )
-
-// edgeDomain is where apps are reached.
-const edgeDomain = "dev.localhost"
 
 // edge answers under every app's name, as the gateway would.
 type edge struct {
@@ -40,13 +33,16 @@ type edge struct {
 	root []byte // PEM
 }
 
-func newEdge(t testing.TB) *edge {
+func newEdge(t testing.TB, h http.Handler) *edge {
 	t.Helper()
+	if h == nil {
+		h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprintln(w, r.Host) })
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "dry cloud root"}, DNSNames: []string{"*." + edgeDomain},
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "dry cloud root"}, DNSNames: []string{"*." + Domain},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
@@ -54,7 +50,7 @@ func newEdge(t testing.TB) *edge {
 		t.Fatal(err)
 	}
 	e := &edge{root: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
-	e.srv = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprintln(w, r.Host) }))
+	e.srv = httptest.NewUnstartedServer(h)
 	e.srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	e.srv.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12}
 	e.srv.StartTLS()
@@ -66,13 +62,13 @@ func (e *edge) port() int { return e.srv.Listener.Addr().(*net.TCPAddr).Port }
 
 // onChain is the chain that apps are registered on.
 type onChain struct {
-	chain    *chain.Chain
-	contract string
+	chain          *chain.Chain
+	name, contract string
 }
 
-func newChain(t testing.TB) *onChain {
+func newChain(t testing.TB, as Chain) *onChain {
 	t.Helper()
-	c, err := chain.New(chain.Config{Dir: filepath.Join(t.TempDir(), "chain"), Listen: "127.0.0.1:0"})
+	c, err := chain.New(chain.Config{Dir: filepath.Join(t.TempDir(), "chain"), Listen: "127.0.0.1:0", ChainID: as.ID, Multicall3: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +81,7 @@ func newChain(t testing.TB) *onChain {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &onChain{c, contracts.KMS.Hex()}
+	return &onChain{c, as.Name, contracts.KMS.Hex()}
 }
 
 // Owner makes a funded key for the chain, as 64 hex digits: whoever deploys with it
@@ -105,30 +101,11 @@ func (c *Cloud) Owner(t testing.TB) string {
 // Trust writes this cloud's trust profile into a file and returns its path.
 func (c *Cloud) Trust(t testing.TB) string {
 	t.Helper()
-	spki, err := c.root.CASPKI()
+	p, err := simtrust.New(c.Root, [32]byte{0xab}, "http://127.0.0.1:1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, vkey, err := note.GenerateKey(rand.Reader, "kms-1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := verify.Profile{Version: 1, Name: "dry cloud",
-		Chain: verify.Chains{ID: c.chain.chain.ChainID(), RPCURLs: []string{c.chain.chain.Endpoint()}, KMSContract: c.chain.contract},
-		KMS:   verify.KMSPins{RootSPKI: hex.EncodeToString(spki), K256PubKey: hex.EncodeToString(c.root.K256Public()), URLs: []string{"https://127.0.0.1:1"}},
-		TEE: verify.TEEPins{Roots: []verify.RootPin{{SPKI: strings.Repeat("ab", 32), Platform: cvm.PlatformSimulated}}, CollateralURLs: []string{"http://127.0.0.1:1"},
-			TCBStatus: []string{"UpToDate"}, ImageVariants: []string{"container"}},
-		Gateway: verify.GatewayPin{AppID: strings.Repeat("0", 40), Domain: edgeDomain, Port: c.edge.port(),
-			Address: c.edge.srv.Listener.Addr().String(), CAPEM: string(c.edge.root)},
-		LedgerKeys: ledger.Majority("phala.test/ledger", []string{vkey}),
-	}
-	b, err := p.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "trust.toml")
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	p.Chain = verify.Chains{ID: c.chain.chain.ChainID(), RPCURLs: []string{c.RPC}, KMSContract: c.chain.contract}
+	p.Gateway.Port, p.Gateway.Address, p.Gateway.CAPEM = c.edge.port(), c.edge.srv.Listener.Addr().String(), string(c.CA)
+	return simtrust.Write(t, p)
 }

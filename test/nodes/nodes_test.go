@@ -5,37 +5,25 @@ package nodes
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/confidential-cloud/phala/api"
 	"github.com/confidential-cloud/phala/api/cloudapi"
-	"github.com/confidential-cloud/phala/attest/claim"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cli"
 	"github.com/confidential-cloud/phala/cvm"
-	"github.com/confidential-cloud/phala/guest-agent/guestapi"
-	"github.com/confidential-cloud/phala/internal/rpc"
-	"github.com/confidential-cloud/phala/keys"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
-	"github.com/confidential-cloud/phala/ledger"
+	"github.com/confidential-cloud/phala/test/simtrust"
 	"github.com/confidential-cloud/phala/verify"
 	"github.com/confidential-cloud/phala/vmm"
 	"github.com/confidential-cloud/phala/vmm/dry"
-	"github.com/confidential-cloud/phala/vmm/machine"
 )
 
 // noKMS is a KMS that nobody asks here.
@@ -47,76 +35,6 @@ func (noKMS) EnvKey(context.Context, cvm.AppID) (kmsapi.EnvKey, error) {
 
 func (noKMS) Meta(context.Context) (kmsapi.Meta, error) {
 	return kmsapi.Meta{}, cvm.Errorf(cvm.Unavailable, "no KMS")
-}
-
-// prover answers as a guest of the hardware that was asked to prove it.
-func prover(t *testing.T, hw *simtee.Hardware) func(machine.Machine) http.Handler {
-	return func(m machine.Machine) http.Handler {
-		doc, err := os.ReadFile(filepath.Join(m.Shared, "app-compose.json"))
-		if err != nil {
-			t.Error(err)
-		}
-		hash := sha256.Sum256(doc)
-		g, err := hw.Boot(t.Context(), simtee.Boot{Name: m.ID, AppID: cvm.AppID(hash[:20]), ComposeHash: hash, Phase: claim.PhaseRunning})
-		if err != nil {
-			t.Error(err)
-		}
-		mux := http.NewServeMux()
-		mux.HandleFunc("GET /v1/boot", func(w http.ResponseWriter, _ *http.Request) {
-			rpc.WriteJSON(w, http.StatusOK, guestapi.Boot{Ready: true})
-		})
-		mux.HandleFunc("GET /v1/evidence", func(w http.ResponseWriter, r *http.Request) {
-			nonce, err := hex.DecodeString(r.URL.Query().Get("nonce"))
-			if err != nil {
-				t.Error(err)
-			}
-			ev, err := g.Evidence(r.Context(), guestapi.ReportDataEvidence(nonce, nil))
-			if err != nil {
-				t.Error(err)
-			}
-			b, err := ev.Marshal()
-			if err != nil {
-				t.Error(err)
-			}
-			rpc.WriteJSON(w, http.StatusOK, guestapi.Evidence{Attestation: b, AppCompose: string(doc)})
-		})
-		return mux
-	}
-}
-
-// profile is a trust profile that admits the hardware, and the KMS root it pins.
-func profile(t *testing.T, hw *simtee.Hardware) (file, rootSPKI string) {
-	t.Helper()
-	root, err := keys.NewRoot(rand.Reader, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	spki, err := root.CASPKI()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, vkey, err := note.GenerateKey(rand.Reader, "kms-1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pcs := httptest.NewServer(hw.Handler())
-	t.Cleanup(pcs.Close)
-	tee := hw.RootSPKI()
-	p := verify.Profile{Version: 1, Name: "nodes test", Chain: verify.Chains{ID: 31337, RPCURLs: []string{"http://127.0.0.1:1"}, KMSContract: "0x" + strings.Repeat("a", 40)},
-		KMS: verify.KMSPins{RootSPKI: hex.EncodeToString(spki), K256PubKey: hex.EncodeToString(root.K256Public()), URLs: []string{"https://127.0.0.1:1"}},
-		TEE: verify.TEEPins{Roots: []verify.RootPin{{SPKI: hex.EncodeToString(tee[:]), Platform: cvm.PlatformSimulated}}, CollateralURLs: []string{pcs.URL},
-			TCBStatus: []string{"UpToDate"}, ImageVariants: []string{"container"}},
-		Gateway:    verify.GatewayPin{AppID: strings.Repeat("0", 40), Domain: "dev.localhost", Port: 8443},
-		LedgerKeys: ledger.Majority("phala.test/ledger", []string{vkey})}
-	b, err := p.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file = filepath.Join(t.TempDir(), "trust.toml")
-	if err := os.WriteFile(file, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file, hex.EncodeToString(spki)
 }
 
 // run starts what lives until the test ends.
@@ -138,7 +56,7 @@ func startVMM(t *testing.T, hw *simtee.Hardware) (url, tokenFile string) {
 	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
 	c := vmm.Default()
 	c.Listen, c.TokenFile, c.Dir, c.RunDir, c.ImagesDir = "127.0.0.1:0", filepath.Join(dir, "token"), filepath.Join(dir, "vmm"), sockets, filepath.Join(dir, "images")
-	c.Driver, c.Machines, c.Log = "dry", dry.New(dry.Config{Guest: prover(t, hw)}), slog.New(slog.DiscardHandler)
+	c.Driver, c.Machines, c.Log = "dry", dry.New(dry.Config{Guest: simtrust.Prover(t, hw, nil)}), slog.New(slog.DiscardHandler)
 	c.Capacity = vmm.Capacity{VCPU: 4, MemoryMiB: 8192, DiskMiB: 100 << 10}
 	m, err := vmm.New(c)
 	if err != nil {
@@ -169,7 +87,7 @@ func start(t *testing.T) *cloud {
 	c := &cloud{t: t}
 	c.vmmURL, c.tokenFile = startVMM(t, hw)
 	cfg := api.DefaultConfig()
-	c.trust, cfg.KMS.RootSPKI = profile(t, hw)
+	c.trust = simtrust.Profile(t, hw, func(p *verify.Profile) { cfg.KMS.RootSPKI = p.KMS.RootSPKI })
 	cfg.Dir, cfg.Log, cfg.Keys, cfg.TrustProfile = t.TempDir(), slog.New(slog.DiscardHandler), noKMS{}, c.trust
 	cfg.Nodes = []api.NodeConfig{{URL: c.vmmURL, TokenFile: c.tokenFile}}
 	cfg.Gateway = api.GatewayConfig{Domain: "dev.localhost", Port: 8443}
@@ -223,7 +141,7 @@ func TestNodeCommands(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "proof.json")
 	r := c.phala(cli.ExitOK, c.key, append(join, "--out", file)...)
 	kept, _ := r["cloud"].(map[string]any)
-	if kept["device_id"] != r["device_id"] || kept["simulated"] != true || kept["profile"] != "nodes test" || r["simulated"] != true {
+	if kept["device_id"] != r["device_id"] || kept["simulated"] != true || kept["profile"] != "test cloud" || r["simulated"] != true {
 		t.Errorf("joined: %v, the cloud keeps %v", r["device_id"], kept)
 	}
 	n := c.phala(cli.ExitOK, c.key, "node", "show", "1")
@@ -239,7 +157,7 @@ func TestNodeCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, _ := profile(t, hw)
+	other := simtrust.Profile(t, hw, nil)
 	if r := c.phala(cli.ExitDenied, c.key, "node", "check", "1", "--trust", other); r["reason"] != "platform-unproved" {
 		t.Errorf("other roots: %v", r)
 	}
