@@ -19,21 +19,21 @@ import (
 // statuses, report data and phases (which must name "unproven"). The zero value admits
 // nothing.
 type SNPPolicy struct {
-	Admit    bool     `json:"admit"`    // SEV-SNP is admitted at all
-	Products []string `json:"products"` // admitted processor lines: "Milan", "Genoa", "Turin"
+	Admit    bool     `json:"admit" toml:"admit,omitempty"`       // SEV-SNP is admitted at all
+	Products []string `json:"products" toml:"products,omitempty"` // admitted processor lines: "Milan", "Genoa", "Turin"
 	// MinTCB is the least TCB of each admitted product. Below it (reported,
 	// committed, current or at launch) the status is OutOfDate; a product without one is refused.
-	MinTCB map[string]sevsnp.TCB `json:"min_tcb"`
+	MinTCB map[string]sevsnp.TCB `json:"min_tcb" toml:"min_tcb,omitempty"`
 	// CSPs are the cloud providers whose VLEK is admitted (csp id of the certificate). Empty: only the chip's own VCEK.
-	CSPs []string `json:"csps"`
+	CSPs []string `json:"csps" toml:"csps,omitempty"`
 	// AnyMaskedChip admits reports whose chip id is masked (zero): nothing then tells one host from another.
-	AnyMaskedChip bool `json:"any_masked_chip"`
+	AnyMaskedChip bool `json:"any_masked_chip" toml:"any_masked_chip,omitempty"`
 	// AnyProvisional admits firmware that is not committed: the host can go back to the committed one.
-	AnyProvisional bool `json:"any_provisional"`
+	AnyProvisional bool `json:"any_provisional" toml:"any_provisional,omitempty"`
 	// Guest is what the VM may have been launched with.
-	Guest sevsnp.Guest `json:"guest"`
+	Guest sevsnp.Guest `json:"guest" toml:"guest,omitempty"`
 	// Measure says how the launch digest may be bound to an image.
-	Measure measure.SNPPolicy `json:"measure"`
+	Measure measure.SNPPolicy `json:"measure" toml:"measure,omitempty"`
 }
 
 // verifySNP is Verify for SEV-SNP evidence; cache may be nil.
@@ -112,7 +112,7 @@ func fromReport(out *claim.Claims, res sevsnp.Result) {
 	out.ReportData = bytes.Clone(r.ReportData[:])
 	s := &claim.SNP{
 		Version: r.Version, ChipID: hex.EncodeToString(r.ChipID[:]), GuestSVN: r.GuestSVN, Policy: uint64(r.Policy), VMPL: r.VMPL, PlatformInfo: r.PlatformInfo,
-		Measurement: r.Measurement, HostData: r.HostData, IDKeyDigest: r.IDKeyDigest, AuthorKeyDigest: r.AuthorKeyDigest,
+		Measurement: r.Measurement, HostData: r.HostData, ReportID: r.ReportID, IDKeyDigest: r.IDKeyDigest, AuthorKeyDigest: r.AuthorKeyDigest,
 		ReportedTCB: r.ReportedTCB, CommittedTCB: r.CommittedTCB, CurrentTCB: r.CurrentTCB, LaunchTCB: r.LaunchTCB,
 	}
 	out.SNP = s
@@ -164,7 +164,7 @@ func (p Policy) snpImage(rec *claim.Recorder, out *claim.Claims, vmConfig string
 		rec.Skip(claim.ImageMeasurement, "the report is not genuine")
 		return
 	}
-	image, err := measure.SNPImage(p.SNP.Measure, vmConfig, digest)
+	image, err := p.snpImageOf(out.Platform, vmConfig, digest)
 	if err == nil {
 		err = p.Image.CheckImage(image)
 	}
@@ -173,4 +173,25 @@ func (p Policy) snpImage(rec *claim.Recorder, out *claim.Claims, vmConfig string
 	}
 	rec.Pass(claim.ImageMeasurement, "image "+image.String()[:16])
 	out.OSImageHash = image
+}
+
+// snpImageOf says which image a launch digest stands for. The container driver's, which
+// anybody can compute, counts where TDX's does: for the simulated platform, and where
+// the policy admits the variant.
+func (p Policy) snpImageOf(platform cvm.Platform, vmConfig string, digest cvm.Measurement) (cvm.ImageHash, error) {
+	c, err := measure.ParseVMConfig(vmConfig)
+	if err != nil || c.Variant != measure.VariantContainer {
+		return measure.SNPImage(p.SNP.Measure, vmConfig, digest)
+	}
+	if platform != cvm.PlatformSimulated {
+		return cvm.ImageHash{}, cvm.Errorf(cvm.Denied, "the container variant is for the simulated platform only, this is %s", platform)
+	}
+	if !slices.Contains(p.Image.Variants, measure.VariantContainer) {
+		return cvm.ImageHash{}, cvm.Errorf(cvm.Denied, "the policy does not admit variant %q", measure.VariantContainer).WithReason("image-variant")
+	}
+	want, image, err := measure.ContainerSNP(vmConfig)
+	if err == nil && want != digest {
+		err = cvm.Errorf(cvm.Denied, "the launch digest is %.16s..., this image and VM shape give %.16s...", digest, want).WithReason("measurement")
+	}
+	return image, err
 }

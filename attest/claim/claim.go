@@ -78,6 +78,7 @@ type SNP struct {
 	PlatformInfo    uint64          `json:"platform_info"`
 	Measurement     cvm.Measurement `json:"measurement"`
 	HostData        [32]byte        `json:"host_data"`
+	ReportID        [32]byte        `json:"report_id"` // names one launch of one VM
 	IDKeyDigest     cvm.Measurement `json:"id_key_digest"`
 	AuthorKeyDigest cvm.Measurement `json:"author_key_digest"`
 	ReportedTCB     uint64          `json:"reported_tcb"`

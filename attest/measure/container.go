@@ -17,6 +17,7 @@ const (
 	tagShape = "phala-container-shape:v1:"
 	tagRoot  = "phala-container-rootfs:v1:"
 	tagInit  = "phala-container-init:v1:"
+	tagSNP   = "phala-container-snp:v1:"
 )
 
 const evContainer = eventlog.EvPlatformConfigFlags
@@ -53,6 +54,20 @@ func ContainerCCEL(vmConfig string) ([]byte, error) {
 		return nil, err
 	}
 	return eventlog.EncodeCCEL(containerEvents(c))
+}
+
+// ContainerSNP is the launch digest of a container that runs as a simulated SEV-SNP
+// guest: like a real one it names the image and the number of processors, and nothing of
+// the memory.
+func ContainerSNP(vmConfig string) (cvm.Measurement, cvm.ImageHash, error) {
+	c, err := ParseVMConfig(vmConfig)
+	if err == nil {
+		err = checkContainer(c)
+	}
+	if err != nil {
+		return cvm.Measurement{}, cvm.ImageHash{}, err
+	}
+	return sha512.Sum384(fmt.Appendf(nil, "%scpu_count=%d;%s", tagSNP, c.CPUCount, c.OSImageHash)), c.OSImageHash, nil
 }
 
 func containerBoot(c VMConfig) (Boot, error) {

@@ -17,9 +17,9 @@ import (
 // value admits none.
 type SNPPolicy struct {
 	// Document admits what vm_config.sev_snp_measurement gives: the image is then named by os_image_hash.
-	Document bool `json:"document"`
+	Document bool `json:"document" toml:"document,omitempty"`
 	// Digests are launch digests computed beforehand (phala measure) and the image each of them names.
-	Digests map[cvm.Measurement]cvm.ImageHash `json:"digests"`
+	Digests map[cvm.Measurement]cvm.ImageHash `json:"digests" toml:"digests,omitempty"`
 }
 
 // snpFile is the name under which the checksum file lists the document.

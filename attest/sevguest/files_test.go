@@ -2,6 +2,7 @@ package sevguest_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-sev-guest/abi"
+	"github.com/google/go-sev-guest/verify/testdata"
 
 	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/claim"
@@ -46,6 +48,7 @@ func TestOverFakedFiles(t *testing.T) {
 		}
 	})
 	reports := filepath.Join(dir, teefs.ConfigFS, "tsm/report")
+	linux := sevguest.Linux(sevguest.Config{Reports: reports, Node: filepath.Join(dir, "nowhere")})
 	at := time.Now()
 	set, err := hw.Collateral(at)
 	if err != nil {
@@ -59,7 +62,7 @@ func TestOverFakedFiles(t *testing.T) {
 	p := attest.Policy{Roots: []attest.Root{attest.SimulatedRoot(hw.RootSPKI())}, TCBStatus: []string{sevsnp.UpToDate}, ReportData: &rd, Phases: []claim.Phase{claim.PhaseUnproven},
 		SNP: attest.SNPPolicy{Admit: true, Products: []string{sevsnp.Milan}, MinTCB: map[string]sevsnp.TCB{sevsnp.Milan: {SNP: 1}}}}
 	for level, want := range []claim.Verdict{claim.Passed, claim.Failed, claim.Failed, claim.Failed} {
-		report, certs, err := sevguest.OpenAt(reports, uint(level)).Report(rd)
+		report, certs, err := sevguest.New(atLevel{linux, uint(level)}).Report(t.Context(), rd)
 		if err != nil || len(certs) != 3 {
 			t.Fatalf("level %d: %d certificates, %v", level, len(certs), err)
 		}
@@ -81,12 +84,26 @@ func TestOverFakedFiles(t *testing.T) {
 	if left, err := os.ReadDir(reports); err != nil || len(left) != 0 {
 		t.Errorf("report entries stay: %v %v", left, err)
 	}
-	if _, _, err := sevguest.OpenAt(filepath.Join(dir, "nowhere"), 0).Report(rd); cvm.CodeOf(err) != cvm.Unavailable {
+	bare := sevguest.New(sevguest.Linux(sevguest.Config{Reports: filepath.Join(dir, "nowhere")}))
+	if _, _, err := bare.Report(t.Context(), rd); cvm.CodeOf(err) != cvm.Precondition || cvm.ReasonOf(err) != "tee-missing" {
 		t.Errorf("no kernel: %v", err)
 	}
-	if _, _, err := sevguest.OpenAt(reports, 4).Report(rd); err == nil {
+	if _, err := sevguest.New(linux).SealKey(t.Context(), nil); cvm.CodeOf(err) != cvm.Precondition || cvm.ReasonOf(err) != "tee-missing" {
+		t.Errorf("no device node: %v", err)
+	}
+	if _, _, err := sevguest.New(atLevel{linux, 4}).Report(t.Context(), rd); err == nil {
 		t.Error("a level that does not exist")
 	}
+}
+
+// atLevel asks at another privilege level than the device does.
+type atLevel struct {
+	sevguest.Source
+	level uint
+}
+
+func (a atLevel) Report(ctx context.Context, rd [64]byte, _ uint) (report, table []byte, err error) {
+	return a.Source.Report(ctx, rd, a.level)
 }
 
 // The table is the host's: whatever is in it, the report comes through.
@@ -99,8 +116,9 @@ func TestDamagedTable(t *testing.T) {
 	}
 	for name, table := range map[string][]byte{
 		"none": nil, "short": {1, 2, 3}, "beyond": entry(48, 1), "sum wraps": entry(0xfffffff0, 0x20), "huge": entry(0, 0xffffffff),
+		"more than a certificate": append(entry(48, 17<<10), make([]byte, 17<<10)...),
 	} {
-		report, certs, err := sevguest.New(source{raw: append(make([]byte, abi.ReportSize), table...)}).Report([64]byte{})
+		report, certs, err := sevguest.New(source{report: testdata.AttestationBytes, table: table}).Report(t.Context(), recordedData())
 		if err != nil || len(report) != abi.ReportSize || len(certs) != 0 {
 			t.Errorf("%s: %d bytes, %d certificates, %v", name, len(report), len(certs), err)
 		}

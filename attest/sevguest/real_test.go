@@ -2,7 +2,9 @@ package sevguest_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -152,35 +154,49 @@ func TestRecordedMilanReportChanged(t *testing.T) {
 
 // source is a device that hands out what was recorded.
 type source struct {
-	raw []byte
-	err error
+	report, table, key []byte
+	err                error
 }
 
-func (s source) IsSupported() bool                    { return true }
-func (s source) GetRawQuote([64]byte) ([]byte, error) { return s.raw, s.err }
-func (s source) Product() *pb.SevProduct              { return nil }
+func (s source) Report(context.Context, [64]byte, uint) (report, table []byte, err error) {
+	return s.report, s.table, s.err
+}
+func (s source) DerivedKey(context.Context, uint64) ([]byte, error) { return s.key, s.err }
+
+// recordedData is the report data of the recorded report.
+func recordedData() (rd [64]byte) {
+	copy(rd[:], testdata.AttestationBytes[sevsnp.ReportDataOffset:])
+	return rd
+}
 
 func TestDevice(t *testing.T) {
-	table := (&abi.CertTable{Entries: []abi.CertTableEntry{}}).Marshal()
-	report, certs, err := sevguest.New(source{raw: append(bytes.Clone(testdata.AttestationBytes), table...)}).Report([64]byte{})
+	ctx, rd := t.Context(), recordedData()
+	of := func(table []byte) source { return source{report: testdata.AttestationBytes, table: table} }
+	report, certs, err := sevguest.New(of((&abi.CertTable{Entries: []abi.CertTableEntry{}}).Marshal())).Report(ctx, rd)
 	if err != nil || !bytes.Equal(report, testdata.AttestationBytes) || certs != nil {
 		t.Errorf("%d bytes, %d certificates: %v", len(report), len(certs), err)
 	}
 	ask, ark := decodeChain(t, trust.AskArkMilanVcekBytes)
-	table = abi.CertsFromProto(&pb.CertificateChain{VcekCert: testdata.VcekBytes, AskCert: ask, ArkCert: ark}).Marshal()
-	if _, certs, err = sevguest.New(source{raw: append(bytes.Clone(testdata.AttestationBytes), table...)}).Report([64]byte{}); err != nil || len(certs) != 3 {
+	table := abi.CertsFromProto(&pb.CertificateChain{VcekCert: testdata.VcekBytes, AskCert: ask, ArkCert: ark}).Marshal()
+	if _, certs, err = sevguest.New(of(table)).Report(ctx, rd); err != nil || len(certs) != 3 {
 		t.Errorf("%d certificates: %v", len(certs), err)
 	}
-	if _, certs, err = sevguest.New(source{raw: append(bytes.Clone(testdata.AttestationBytes), 1, 2, 3)}).Report([64]byte{}); err != nil || certs != nil {
+	if _, certs, err = sevguest.New(of([]byte{1, 2, 3})).Report(ctx, rd); err != nil || certs != nil {
 		t.Errorf("a damaged table: %v", err)
 	}
-	if _, _, err = sevguest.New(source{raw: make([]byte, 100)}).Report([64]byte{}); cvm.CodeOf(err) != cvm.Invalid {
+	if _, _, err = sevguest.New(of(nil)).Report(ctx, [64]byte{1}); cvm.ReasonOf(err) != "tee-busy" {
+		t.Errorf("a report over other data: %v", err)
+	}
+	if _, _, err = sevguest.New(source{report: make([]byte, 100)}).Report(ctx, rd); cvm.CodeOf(err) != cvm.Invalid {
 		t.Errorf("short: %v", err)
 	}
-	if _, _, err = sevguest.New(source{err: errors.New("no")}).Report([64]byte{}); cvm.CodeOf(err) != cvm.Unavailable {
+	if _, _, err = sevguest.New(source{err: errors.New("no")}).Report(ctx, rd); cvm.CodeOf(err) != cvm.Unavailable {
 		t.Errorf("failing: %v", err)
 	}
-	if _, err := sevguest.Open(); cvm.CodeOf(err) != cvm.Unsupported {
+	if _, err := os.Stat(sevguest.DeviceNode); err == nil {
+		t.Skip("SKIPPED the rest: this machine is a SEV-SNP guest")
+	}
+	if _, _, err := sevguest.New(sevguest.Linux(sevguest.Config{})).Report(ctx, rd); cvm.ReasonOf(err) != "tee-missing" {
 		t.Errorf("a device on a machine that has none: %v", err)
 	}
 }

@@ -1,107 +1,108 @@
-// Package sevguest asks a real SEV-SNP guest's hardware for reports, through
-// go-sev-guest: /dev/sev-guest or configfs-tsm. It verifies nothing (attest/sevsnp does);
-// the library is also the oracle of this package's tests. It has not met hardware yet.
+// Package sevguest is a SEV-SNP guest's own hardware: signed reports and sealing keys.
+// It verifies nothing (attest/sevsnp does). On Linux reports come through configfs-tsm
+// and keys through /dev/sev-guest, with go-sev-guest, whose home this is; the library is
+// also the oracle of this package's tests. It has not met hardware yet.
+//
+// A simulated SEV-SNP machine (attest/simtee) takes the kernel's place as another Source,
+// or as files (attest/simtee/teefs), without another line of guest code.
 package sevguest
 
 import (
 	"bytes"
-	"errors"
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 
-	"github.com/google/go-configfs-tsm/report"
 	"github.com/google/go-sev-guest/abi"
-	"github.com/google/go-sev-guest/client"
-	sevpb "github.com/google/go-sev-guest/proto/sevsnp"
 
-	"github.com/confidential-cloud/phala/attest/tdxguest"
+	"github.com/confidential-cloud/phala/attest/sevsnp"
 	"github.com/confidential-cloud/phala/cvm"
 )
 
-// Device is a guest's source of reports.
-type Device struct{ quotes client.QuoteProvider }
-
-// Open finds the guest's device. Without one the error carries code unsupported.
-func Open() (*Device, error) {
-	p, err := client.GetQuoteProvider()
-	if err != nil {
-		return nil, cvm.Errorf(cvm.Unsupported, "SEV-SNP: %w", err).
-			WithFix("this is no SEV-SNP guest, or its kernel lacks the sev-guest module or configfs")
-	}
-	return &Device{p}, nil
+// Source is what the security processor gives a guest. attest/simtee.SNPDevice and
+// attest/simtee.SNPGuest implement it.
+type Source interface {
+	// Report asks for a report at a privilege level (VMPL), and for the certificate table
+	// that the host offers with it.
+	Report(ctx context.Context, reportData [64]byte, level uint) (report, table []byte, err error)
+	// DerivedKey asks for 32 bytes that follow from the chip's key and the selected fields
+	// of the launch (AMD 56860, MSG_KEY_REQ; Field...).
+	DerivedKey(ctx context.Context, fields uint64) ([]byte, error)
 }
 
-// New is a device over another source of reports.
-func New(p client.QuoteProvider) *Device { return &Device{p} }
+// Fields of the launch that a derived key is mixed with.
+const (
+	FieldPolicy      uint64 = 1 << 0
+	FieldMeasurement uint64 = 1 << 3
+)
 
-// Report asks for a report over report data, and for the certificates that the
-// host offers with it (DER: VCEK or VLEK, ASK, ARK; hints, never trusted; often none).
-func (d *Device) Report(reportData [64]byte) (report []byte, certs [][]byte, err error) {
-	raw, err := d.quotes.GetRawQuote(reportData)
+// Device is a guest's hardware. It is safe for concurrent use if its source is.
+type Device struct{ src Source }
+
+// New is the hardware over a source: Linux, or a simulated one.
+func New(src Source) *Device { return &Device{src} }
+
+// maxCert bounds a certificate of the host's table, in bytes (attest.Evidence takes no
+// larger ones).
+const maxCert = 16 << 10
+
+// Report asks for a report over report data at VMPL 0, and for the certificates that the
+// host offers with it (DER: VCEK or VLEK, ASK, ARK; hints, never trusted; often none). The
+// report is read back: it must be well formed and hold the data.
+func (d *Device) Report(ctx context.Context, reportData [64]byte) (report []byte, certs [][]byte, err error) {
+	report, table, err := d.src.Report(ctx, reportData, 0)
 	if err != nil {
-		return nil, nil, cvm.Errorf(cvm.Unavailable, "SEV-SNP report: %w", err)
+		return nil, nil, cvm.Errorf(codeOr(err, cvm.Unavailable), "SEV-SNP report: %w", err).WithReason(cvm.ReasonOf(err)).WithFix(fixOf(err))
 	}
-	if len(raw) < abi.ReportSize {
-		return nil, nil, cvm.Errorf(cvm.Invalid, "SEV-SNP report: the device gave %d bytes, want %d", len(raw), abi.ReportSize)
+	r, err := sevsnp.ParseReport(report)
+	if err != nil {
+		return nil, nil, cvm.Errorf(cvm.Invalid, "SEV-SNP report: the device gave %d bytes: %w", len(report), err)
 	}
-	return bytes.Clone(raw[:abi.ReportSize]), offered(raw[abi.ReportSize:]), nil
+	if r.ReportData != reportData {
+		return nil, nil, cvm.Errorf(cvm.Unavailable, "SEV-SNP report: the device gave a report over other data").WithReason("tee-busy")
+	}
+	return bytes.Clone(report), offered(table), nil
 }
 
-// OpenAt is a device over configfs-tsm whose directory of report entries is at a
-// path. Level is the privilege level (VMPL) that reports are asked for at.
-func OpenAt(reports string, level uint) *Device { return &Device{configfs{reports, level}} }
+// sealInfo is a format: another tag is another key.
+const sealInfo = "phala-sev-seal:v1:"
 
-// configfs asks through configfs-tsm. The library's own provider does the same at a
-// fixed path.
-type configfs struct {
-	reports string
-	level   uint
-}
-
-var _ client.QuoteProvider = configfs{}
-
-const providerName = "sev_guest"
-
-// IsSupported reports whether the kernel makes SEV-SNP reports there.
-func (c configfs) IsSupported() bool {
-	r, err := report.Create(tdxguest.Files(c.reports), &report.Request{})
-	if err != nil {
-		return false
-	}
-	name, err := r.ReadOption("provider")
-	return errors.Join(err, r.Destroy()) == nil && string(bytes.TrimSpace(name)) == providerName
-}
-
-// GetRawQuote is a report with the host's certificate table behind it.
-func (c configfs) GetRawQuote(reportData [64]byte) (raw []byte, err error) {
-	r, err := report.Create(tdxguest.Files(c.reports), &report.Request{InBlob: reportData[:], GetAuxBlob: true, Privilege: &report.Privilege{Level: c.level}})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, r.Destroy()) }()
-	res, err := r.Get()
+// SealKey derives 32 bytes that an app of this image, launched with this guest policy on
+// this chip, gets again; the result is key material. The processor mixes chip, its TCB,
+// policy and launch digest in. It has no field for HOST_DATA, which names the app: that
+// and the context are mixed in here, by measured code, so that a process with access to
+// the device could derive other apps' keys. An update of the host's firmware may change
+// the key: seal only what can be got again.
+func (d *Device) SealKey(ctx context.Context, context []byte) ([]byte, error) {
+	report, _, err := d.Report(ctx, [64]byte{})
 	if err != nil {
 		return nil, err
 	}
-	if name := string(bytes.TrimSpace([]byte(res.Provider))); name != providerName {
-		return nil, cvm.Errorf(cvm.Unsupported, "configfs-tsm: the TEE is %.40q, want %q", name, providerName)
+	r, err := sevsnp.ParseReport(report)
+	if err != nil {
+		return nil, err
 	}
-	if len(res.OutBlob) != abi.ReportSize {
-		return nil, cvm.Errorf(cvm.Invalid, "configfs-tsm: a report of %d bytes, want %d", len(res.OutBlob), abi.ReportSize)
+	key, err := d.src.DerivedKey(ctx, FieldPolicy|FieldMeasurement)
+	if err != nil {
+		return nil, cvm.Errorf(codeOr(err, cvm.Unavailable), "SEV-SNP derived key: %w", err).WithReason(cvm.ReasonOf(err)).WithFix(fixOf(err))
 	}
-	return append(res.OutBlob, res.AuxBlob...), nil
+	if len(key) != 32 || bytes.Equal(key, make([]byte, 32)) {
+		return nil, cvm.Errorf(cvm.Unavailable, "SEV-SNP derived key: the device gave no key")
+	}
+	c := sha256.Sum256(context)
+	return hkdf.Key(sha256.New, key, nil, sealInfo+string(r.HostData[:])+string(c[:]), 32)
 }
 
-// Product is asked of nobody here: reports name their processor.
-func (configfs) Product() *sevpb.SevProduct { return &sevpb.SevProduct{} }
-
-// offered are the certificates of the host's table; none when it is damaged: they
-// are hints. The bounds are checked first: the library adds them up in 32 bits.
+// offered are the certificates of the host's table; none when it is damaged or when one
+// is larger than any certificate: they are hints. The bounds are checked first: the
+// library adds them up in 32 bits.
 func offered(raw []byte) (certs [][]byte) {
 	head, err := abi.ParseSnpCertTableHeader(raw)
 	if err != nil {
 		return nil
 	}
 	for _, e := range head {
-		if uint64(e.Offset)+uint64(e.Length) > uint64(len(raw)) {
+		if uint64(e.Offset)+uint64(e.Length) > uint64(len(raw)) || e.Length > maxCert {
 			return nil
 		}
 	}
@@ -115,4 +116,12 @@ func offered(raw []byte) (certs [][]byte) {
 		}
 	}
 	return certs
+}
+
+// codeOr is the error's own code, or def for an error that has none.
+func codeOr(err error, def cvm.Code) cvm.Code {
+	if c := cvm.CodeOf(err); c != cvm.Internal {
+		return c
+	}
+	return def
 }

@@ -74,29 +74,29 @@ func platformBits() []named {
 // migration agent are never admitted.
 type Guest struct {
 	// Allow lists the bits of the guest policy that weaken it and are admitted: "smt", "cxl".
-	Allow []string `json:"allow"`
+	Allow []string `json:"allow" toml:"allow,omitempty"`
 	// Require lists bits that must be set: "single-socket", "aes256-xts", "rapl-disabled", "ciphertext-hiding", "page-swap-disabled".
-	Require []string `json:"require"`
+	Require []string `json:"require" toml:"require,omitempty"`
 	// MinABIMajor and MinABIMinor: the guest must demand at least this firmware ABI.
-	MinABIMajor uint8 `json:"min_abi_major"`
-	MinABIMinor uint8 `json:"min_abi_minor"`
+	MinABIMajor uint8 `json:"min_abi_major" toml:"min_abi_major,omitempty"`
+	MinABIMinor uint8 `json:"min_abi_minor" toml:"min_abi_minor,omitempty"`
 	// VMPL is the only privilege level that reports are accepted from (0 to 3).
-	VMPL uint32 `json:"vmpl"`
+	VMPL uint32 `json:"vmpl" toml:"vmpl,omitempty"`
 	// IDKeys are the digests of admitted ID keys. nil: the VM must have been launched without an ID block.
-	IDKeys []cvm.Measurement `json:"id_keys"`
+	IDKeys []cvm.Measurement `json:"id_keys" toml:"id_keys,omitempty"`
 	// AuthorKeys are the digests of admitted author keys. nil: none may have been used.
-	AuthorKeys []cvm.Measurement `json:"author_keys"`
+	AuthorKeys []cvm.Measurement `json:"author_keys" toml:"author_keys,omitempty"`
 	// MinSVN is the least guest SVN (a field of the ID block).
-	MinSVN uint32 `json:"min_svn"`
+	MinSVN uint32 `json:"min_svn" toml:"min_svn,omitempty"`
 	// PlatformAllow lists bits of PLATFORM_INFO that weaken a VM and are admitted: "smt", "tio".
-	PlatformAllow []string `json:"platform_allow"`
+	PlatformAllow []string `json:"platform_allow" toml:"platform_allow,omitempty"`
 	// PlatformRequire lists bits that must be set: "tsme", "ecc", "rapl-disabled", "ciphertext-hiding", "alias-check".
-	PlatformRequire []string `json:"platform_require"`
+	PlatformRequire []string `json:"platform_require" toml:"platform_require,omitempty"`
 	// LaunchMitigations and CurrentMitigations must be set in the report's mitigation vectors (version 5).
-	LaunchMitigations  uint64 `json:"launch_mitigations"`
-	CurrentMitigations uint64 `json:"current_mitigations"`
+	LaunchMitigations  uint64 `json:"launch_mitigations" toml:"launch_mitigations,omitempty"`
+	CurrentMitigations uint64 `json:"current_mitigations" toml:"current_mitigations,omitempty"`
 	// MinFirmware is the least SEV firmware, committed and current.
-	MinFirmware Firmware `json:"min_firmware"`
+	MinFirmware Firmware `json:"min_firmware" toml:"min_firmware,omitempty"`
 }
 
 // CheckGuest judges what the VM was launched with and records each check.

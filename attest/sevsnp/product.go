@@ -49,11 +49,11 @@ func HWIDSize(product string) int {
 
 // TCB is a TCB_VERSION in parts: security patch levels.
 type TCB struct {
-	FMC        uint8 `json:"fmc,omitempty"` // Turin only
-	BootLoader uint8 `json:"bootloader"`
-	TEE        uint8 `json:"tee"`
-	SNP        uint8 `json:"snp"`
-	Microcode  uint8 `json:"microcode"`
+	FMC        uint8 `json:"fmc,omitempty" toml:"fmc,omitempty"` // Turin only
+	BootLoader uint8 `json:"bootloader" toml:"bootloader,omitempty"`
+	TEE        uint8 `json:"tee" toml:"tee,omitempty"`
+	SNP        uint8 `json:"snp" toml:"snp,omitempty"`
+	Microcode  uint8 `json:"microcode" toml:"microcode,omitempty"`
 }
 
 // ParseTCB splits a TCB_VERSION by the layout of a product. Reserved bytes must be zero.

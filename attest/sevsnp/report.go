@@ -70,9 +70,9 @@ type Report struct {
 
 // Firmware is a version of the SEV firmware.
 type Firmware struct {
-	Major uint8 `json:"major"`
-	Minor uint8 `json:"minor"`
-	Build uint8 `json:"build"`
+	Major uint8 `json:"major" toml:"major,omitempty"`
+	Minor uint8 `json:"minor" toml:"minor,omitempty"`
+	Build uint8 `json:"build" toml:"build,omitempty"`
 }
 
 // AtLeast reports whether f is no older than other.

@@ -216,5 +216,10 @@ func (h *Hardware) Handler() http.Handler {
 		func(s collateral.Set) ([]byte, []byte) { return []byte(hex.EncodeToString(s.RootCRL)), nil })
 	serve("/IntelSGXRootCA.der", "", "application/pkix-crl", // the root's distribution point
 		func(s collateral.Set) ([]byte, []byte) { return s.RootCRL, nil })
+	if h.amd != nil { // the paths of the two vendors differ
+		kds := h.amd.Handler()
+		mux.Handle("/vcek/", kds)
+		mux.Handle("/vlek/", kds)
+	}
 	return mux
 }

@@ -57,7 +57,8 @@ type (
 type Info struct {
 	RootSPKI      string       `json:"root_spki"` // hex sha256
 	DeviceID      cvm.DeviceID `json:"device_id"`
-	CollateralURL string       `json:"collateral_url"`
+	CollateralURL string       `json:"collateral_url"` // also of AMD's paths
+	SNP           *SNPInfo     `json:"snp,omitempty"`  // nil: it starts no SEV-SNP guests
 }
 
 // server is one listening HTTP server.
@@ -147,6 +148,9 @@ func (h *Hardware) powerOff() {
 	for n := range h.tds {
 		names = append(names, n)
 	}
+	for n := range h.snps {
+		names = append(names, n)
+	}
 	h.mu.Unlock()
 	for _, n := range names {
 		if err := h.DestroyTD(n); err != nil && !errors.As(err, new(*cvm.Error)) {
@@ -160,12 +164,15 @@ func (h *Hardware) control() http.Handler {
 	mux.HandleFunc("POST "+pathTD, rpc.Handle(func(_ *http.Request, q createRequest) (none, error) {
 		return none{}, h.createTD(q)
 	}))
+	mux.HandleFunc("POST "+pathSNP, rpc.Handle(func(_ *http.Request, q createSNPRequest) (none, error) {
+		return none{}, h.createSNP(q)
+	}))
 	mux.HandleFunc("DELETE "+pathTD+"/{name}", rpc.Handle(func(r *http.Request, _ none) (none, error) {
 		return none{}, h.DestroyTD(r.PathValue("name"))
 	}))
 	mux.HandleFunc("GET "+pathInfo, rpc.Handle(func(*http.Request, none) (Info, error) {
 		spki := h.RootSPKI()
-		return Info{RootSPKI: hex.EncodeToString(spki[:]), DeviceID: h.DeviceID(), CollateralURL: h.CollateralURL()}, nil
+		return Info{RootSPKI: hex.EncodeToString(spki[:]), DeviceID: h.DeviceID(), CollateralURL: h.CollateralURL(), SNP: h.snpInfo()}, nil
 	}))
 	return mux
 }
@@ -202,6 +209,7 @@ func (h *Hardware) createTD(q createRequest) error {
 // device offers what configfs-tsm, sysfs and CCEL offer to a guest, and nothing else.
 func (t *TD) device() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+pathKind, rpc.Handle(func(*http.Request, none) (kindResponse, error) { return kindResponse{ProviderTDX}, nil }))
 	mux.HandleFunc("POST "+pathQuote, rpc.Handle(func(r *http.Request, q quoteRequest) (quoteResponse, error) {
 		if len(q.ReportData) != 64 {
 			return quoteResponse{}, cvm.Errorf(cvm.Invalid, "report data of %d bytes, want 64", len(q.ReportData))

@@ -37,6 +37,7 @@ type Config struct {
 	CollateralAddr string           // TCP address of the collateral service; empty: not served
 	FMSPC          string           // 12 hex digits: the processor model; "": a fixed one
 	QuoteVersion   int              // 4 (also when 0), or 5 with a TD 1.5 body
+	SNP            bool             // the machine also starts SEV-SNP guests, of the same seed
 	Clock          func() time.Time // nil: time.Now
 	Log            *slog.Logger     // nil: discarded
 	Faults         Faults           // bad evidence on purpose, for tests
@@ -102,16 +103,18 @@ type Hardware struct {
 	ppid   []byte
 	ready  chan struct{}
 	qePart []byte // what follows the attestation key in every quote
+	amd    *AMD   // nil unless Config.SNP
 
 	mu     sync.Mutex
 	faults Faults
 	tds    map[string]*TD
+	snps   map[string]*snpServer
 	addr   string // of the collateral service
 }
 
 // New makes the vendor's and the machine's keys from the seed.
 func New(cfg Config) (*Hardware, error) {
-	h := &Hardware{cfg: cfg, now: cfg.Clock, log: cfg.Log, faults: cfg.Faults, tds: map[string]*TD{}, ready: make(chan struct{})}
+	h := &Hardware{cfg: cfg, now: cfg.Clock, log: cfg.Log, faults: cfg.Faults, tds: map[string]*TD{}, snps: map[string]*snpServer{}, ready: make(chan struct{})}
 	if h.now == nil {
 		h.now = time.Now
 	}
@@ -132,6 +135,11 @@ func New(cfg Config) (*Hardware, error) {
 		return nil, err
 	}
 	h.seed = seed
+	if cfg.SNP {
+		if h.amd, err = newAMD(AMDConfig{Machine: cfg.Machine, Clock: h.now}, seed, newRing()); err != nil {
+			return nil, err
+		}
+	}
 	if err := h.makePKI(); err != nil {
 		return nil, fmt.Errorf("simulated TEE: %w", err)
 	}

@@ -170,10 +170,11 @@ func (a *AMD) Evidence(l Launch, reportData [64]byte) (attest.Evidence, error) {
 
 // Report signs a report. A zero policy is DefaultGuestPolicy.
 func (a *AMD) Report(digest cvm.Measurement, hostData [32]byte, policy sevsnp.GuestPolicy, reportData [64]byte) ([]byte, error) {
-	return a.reportAt(0, digest, hostData, policy, reportData)
+	return a.signed(a.bare(0, digest, hostData, policy, reportData))
 }
 
-func (a *AMD) reportAt(vmpl uint32, digest cvm.Measurement, hostData [32]byte, policy sevsnp.GuestPolicy, reportData [64]byte) ([]byte, error) {
+// bare is a report before it is signed.
+func (a *AMD) bare(vmpl uint32, digest cvm.Measurement, hostData [32]byte, policy sevsnp.GuestPolicy, reportData [64]byte) *sevsnp.Report {
 	if policy == 0 {
 		policy = DefaultGuestPolicy
 	}
@@ -194,6 +195,10 @@ func (a *AMD) reportAt(vmpl uint32, digest cvm.Measurement, hostData [32]byte, p
 		cpu := map[string][2]uint8{sevsnp.Milan: {0x19, 0x01}, sevsnp.Genoa: {0x19, 0x11}, sevsnp.Turin: {0x1a, 0x02}}[a.cfg.Product]
 		r.Family, r.Model, r.Stepping = cpu[0], cpu[1], 1
 	}
+	return r
+}
+
+func (a *AMD) signed(r *sevsnp.Report) ([]byte, error) {
 	if a.cfg.Faults.Report != nil {
 		a.cfg.Faults.Report(r)
 	}

@@ -2,6 +2,7 @@ package simtee_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -118,5 +119,80 @@ func TestAMDConfigIsChecked(t *testing.T) {
 	}
 	if _, err := newAMD(t, simtee.AMDConfig{}).Sign(nil); cvm.CodeOf(err) != cvm.Invalid {
 		t.Errorf("an empty report is signed: %v", err)
+	}
+}
+
+// A machine with SEV-SNP starts guests through its control socket; a guest's device
+// answers as the hardware would, and each launch has a report id of its own.
+func TestSNPOverSockets(t *testing.T) {
+	dir := t.TempDir()
+	cfg := simtee.Config{Seed: make([]byte, 32), ControlSock: dir + "/c", CollateralAddr: "127.0.0.1:0", SNP: true}
+	hw, err := simtee.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- hw.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	<-hw.Ready()
+	ctl, shape := simtee.NewControl(cfg.ControlSock), simtee.SNPShape{Measurement: cvm.Measurement{1}, HostData: [32]byte{2}}
+	info, err := ctl.Info(ctx)
+	if err != nil || info.SNP == nil || info.SNP.DeviceID != hw.AMD().DeviceID() || info.SNP.Product != sevsnp.Milan {
+		t.Fatalf("%+v %v", info, err)
+	}
+	if err := ctl.CreateTD(ctx, "taken", dir+"/t", simtee.Shape{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ctl.CreateSNP(ctx, "taken", dir+"/s", shape); cvm.CodeOf(err) != cvm.Conflict {
+		t.Errorf("a name twice: %v", err)
+	}
+	ids := map[[32]byte]bool{}
+	for range 2 {
+		if err := ctl.CreateSNP(ctx, "g", dir+"/s", shape); err != nil {
+			t.Fatal(err)
+		}
+		if kind, err := simtee.Provider(ctx, dir+"/s"); err != nil || kind != simtee.ProviderSNP {
+			t.Errorf("provider %q: %v", kind, err)
+		}
+		raw, table, err := simtee.NewSNPDevice(dir+"/s").Report(ctx, [64]byte{3}, 0)
+		if err != nil || len(table) == 0 {
+			t.Fatal(err)
+		}
+		r, err := sevsnp.ParseReport(raw)
+		if err != nil || r.Measurement != shape.Measurement || r.HostData != shape.HostData || r.ReportData != [64]byte{3} {
+			t.Fatalf("%+v %v", r, err)
+		}
+		ids[r.ReportID] = true
+		if err := ctl.DestroyTD(ctx, "g"); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := simtee.NewSNPDevice(dir+"/s").Report(ctx, [64]byte{}, 0); err == nil {
+			t.Error("a guest that was destroyed answers")
+		}
+	}
+	if len(ids) != 2 {
+		t.Error("two launches have one report id")
+	}
+	if kind, err := simtee.Provider(ctx, dir+"/t"); err != nil || kind != simtee.ProviderTDX {
+		t.Errorf("provider of a TD %q: %v", kind, err)
+	}
+	get(t, hw.CollateralURL()+"/vcek/v1/Milan/cert_chain", 200)
+}
+
+// A machine that was not told to have SEV-SNP starts no such guest.
+func TestNoSNPUnlessAsked(t *testing.T) {
+	dir := t.TempDir()
+	hw, err := simtee.New(simtee.Config{Seed: make([]byte, 32), ControlSock: dir + "/c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- hw.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	<-hw.Ready()
+	if err := simtee.NewControl(dir+"/c").CreateSNP(ctx, "g", dir+"/s", simtee.SNPShape{}); cvm.ReasonOf(err) != "no-sev-snp" {
+		t.Error(err)
 	}
 }

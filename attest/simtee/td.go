@@ -75,24 +75,27 @@ func (h *Hardware) NewTD(name string, s Shape) (*TD, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.tds[name] != nil {
-		return nil, cvm.Errorf(cvm.Conflict, "TD %s exists", name).WithReason("td-exists").WithFix("destroy it first")
-	}
-	if len(h.tds) >= maxTDs {
-		return nil, cvm.Errorf(cvm.Exhausted, "the machine holds %d TDs", len(h.tds))
+	if err := h.freeLocked(name); err != nil {
+		return nil, err
 	}
 	td := &TD{h: h, name: name, shape: s}
 	h.tds[name] = td
 	return td, nil
 }
 
-// DestroyTD ends a TD: its registers are gone and its device answers no more. An
-// unknown name is not_found.
+// DestroyTD ends a TD or a SEV-SNP guest: its registers are gone and its device answers
+// no more. An unknown name is not_found.
 func (h *Hardware) DestroyTD(name string) error {
 	h.mu.Lock()
 	td := h.tds[name]
+	snp := h.snps[name]
 	delete(h.tds, name)
+	delete(h.snps, name)
 	h.mu.Unlock()
+	if snp != nil {
+		snp.srv.close()
+		return nil
+	}
 	if td == nil {
 		return cvm.Errorf(cvm.NotFound, "no TD %.40q", name)
 	}

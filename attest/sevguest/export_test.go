@@ -1,0 +1,4 @@
+package sevguest
+
+// Derive is what Linux asks of the device node.
+var Derive = derive
