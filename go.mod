@@ -60,7 +60,7 @@ require (
 	golang.org/x/term v0.47.0 // cli: passphrases, width
 	golang.org/x/time v0.9.0 // rate limits
 	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446 // internal/wgnet: WireGuard in userspace
-	gopkg.in/yaml.v3 v3.0.1 // templates, tests
+	gopkg.in/yaml.v3 v3.0.1 // indirect
 	gvisor.dev/gvisor v0.0.0-20250503011706-39ed1f5ac29c // internal/wgnet: its TCP/IP stack
 	modernc.org/sqlite v1.61.1 // internal/sqldb: SQLite without cgo
 )

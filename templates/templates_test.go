@@ -6,9 +6,8 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/composefile"
 )
 
 func TestCatalogue(t *testing.T) {
@@ -23,19 +22,45 @@ func TestCatalogue(t *testing.T) {
 		if got, err := Get(x.ID); err != nil || got.ID != x.ID {
 			t.Errorf("directory and id differ: %q %v", x.ID, err)
 		}
-		var c struct {
-			Services map[string]struct {
-				Image string
-			}
-		}
-		if err := yaml.Unmarshal([]byte(x.Compose), &c); err != nil || len(c.Services) == 0 {
-			t.Errorf("%s: compose file: %v", x.ID, err)
-		}
+		deployable(t, x)
 	}
 	for _, id := range []string{"", "nothing", "../hello", "hello/app"} {
 		if _, err := Get(id); cvm.CodeOf(err) != cvm.NotFound {
 			t.Errorf("%q: %v", id, err)
 		}
+	}
+}
+
+// deployable: the cloud takes the compose file, the form asks for all that it needs,
+// and for nothing that it does not read.
+func deployable(t *testing.T, x Template) {
+	t.Helper()
+	f, err := composefile.Parse([]byte(x.Compose))
+	if err == nil {
+		err = f.Check()
+	}
+	if err != nil {
+		t.Errorf("%s: %v", x.ID, err)
+		return
+	}
+	for _, l := range f.Lint() {
+		if !strings.Contains(l.Message, "is not pinned by digest") {
+			t.Errorf("%s: %s", x.ID, l)
+		}
+	}
+	asked := map[string]Env{}
+	for _, e := range x.Envs {
+		asked[e.Key] = e
+	}
+	for _, e := range f.Envs() {
+		form, ok := asked[e.Name]
+		if !ok || form.Required == e.HasValue {
+			t.Errorf("%s: %s: the form says %+v, the compose file has a default: %v", x.ID, e.Name, form, e.HasValue)
+		}
+		delete(asked, e.Name)
+	}
+	for name := range asked {
+		t.Errorf("%s: %s is asked for and not read", x.ID, name)
 	}
 }
 
