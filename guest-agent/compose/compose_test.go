@@ -121,7 +121,11 @@ func TestLogOptions(t *testing.T) {
 	if o, _ := ParseLogOptions(url.Values{}, now); o.Tail != "1000" || o.Since != "" {
 		t.Errorf("defaults %+v", o)
 	}
-	for _, bad := range []string{"since=yesterday", "until=-1", "tail=-5", "tail=x", "follow=maybe", "since=5y", "since=5m5s"} {
+	q, _ = url.ParseQuery("since=1970-01-12T15:46:40%2B02:00&until=1970-01-12T13:46:39.5Z")
+	if o, err := ParseLogOptions(q, now); err != nil || o.Since != "1000000.000000000" || o.Until != "999999.500000000" {
+		t.Errorf("RFC 3339: %+v %v", o, err)
+	}
+	for _, bad := range []string{"since=yesterday", "since=1970-01-12", "until=0001-01-01T00:00:00Z", "until=-1", "tail=-5", "tail=x", "follow=maybe", "since=5y", "since=5m5s"} {
 		q, _ := url.ParseQuery(bad)
 		if _, err := ParseLogOptions(q, now); cvm.CodeOf(err) != cvm.Invalid {
 			t.Errorf("%s: %v", bad, err)
@@ -154,6 +158,7 @@ func TestLogWriter(t *testing.T) {
 
 func FuzzLogOptions(f *testing.F) {
 	f.Add("since=5m&tail=all&follow=1")
+	f.Add("since=2026-01-02T03:04:05.678Z")
 	f.Fuzz(func(t *testing.T, s string) {
 		q, err := url.ParseQuery(s)
 		if err != nil {

@@ -21,7 +21,7 @@ import (
 
 // LogOptions are the query of the reference's /logs (dstack-core C.5).
 type LogOptions struct {
-	Since, Until                         string // unix seconds, or "" for none
+	Since, Until                         string // unix seconds with or without a fraction, or "" for none
 	Tail                                 string // lines, or "all"
 	Follow, Text, Bare, Timestamps, ANSI bool
 }
@@ -76,9 +76,13 @@ func point(name, v string, now time.Time) (string, error) {
 	if digits.MatchString(v) {
 		return v, nil
 	}
+	// The public CLI documents RFC 3339 and passes it on as it was typed.
+	if at, err := time.Parse(time.RFC3339, v); err == nil && at.Unix() > 0 {
+		return fmt.Sprintf("%d.%09d", at.Unix(), at.Nanosecond()), nil
+	}
 	m := relative.FindStringSubmatch(v)
 	if m == nil {
-		return "", cvm.Errorf(cvm.Invalid, "%s: want unix seconds or a number with s, m, h or d", name)
+		return "", cvm.Errorf(cvm.Invalid, "%s: want RFC 3339, unix seconds, or a number with s, m, h or d", name)
 	}
 	n, _ := strconv.ParseInt(m[1], 10, 64)
 	unit := map[string]int64{"s": 1, "m": 60, "h": 3600, "d": 86400}[m[2]]
