@@ -47,7 +47,8 @@ type Agent struct {
 	engine  *compose.Engine
 	cgroup  string
 	lost    context.CancelCauseFunc
-	link    *hostlink.Relay // of a machine
+	link    *hostlink.Relay             // of a machine
+	settled func(context.Context) error // of a machine: its clock may be believed
 	system  guestapi.Stage
 	disk    *disk.Opened
 }

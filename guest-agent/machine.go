@@ -25,6 +25,7 @@ func (a *Agent) startMachine(ctx context.Context) (stop func(), err error) {
 	if err := vm.Prepare(ctx, a.log); err != nil {
 		return nil, err
 	}
+	a.settled = vm.CheckClock(ctx, a.log)
 	if err := vm.DelegateCgroups(cgroupRoot); err != nil {
 		return nil, err
 	}
@@ -126,9 +127,12 @@ func (a *Agent) taken() ([]netip.Prefix, error) {
 	return vm.Taken(cards)
 }
 
-// startClock is the stage of that name. secure_time is true unless the app says
-// otherwise, as in the reference.
+// startClock is the stage of that name: after it, leases and certificates count the
+// time. secure_time is true unless the app says otherwise, as in the reference.
 func (a *Agent) startClock(ctx context.Context, s *boot.State) error {
+	if err := a.settled(ctx); err != nil {
+		return err
+	}
 	secure := s.App.SecureTime == nil || *s.App.SecureTime
 	c := &vm.Clock{Log: a.log, Servers: a.cfg.TimeServers, Dir: "/run/chrony"}
 	a.group.Go(ctx, "clock", func(ctx context.Context) error { return c.Run(ctx, secure) })

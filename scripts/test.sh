@@ -70,7 +70,7 @@ if [ "$mode" = long ]; then
   step "the image twice, byte for byte"; make --no-print-directory image-repro || status=1
   PHALA_TEST_DRIVER=qemu run "the cloud's tests on virtual machines, hosts that cheat" -count=1 -timeout 2h \
     -run '^(TestMachine.*|TestHello|TestTwoServices|TestWallet|TestFalseKMS|TestHostSwapsEnvironment)$' ./test/cloud
-  PHALA_VM=1 run "machines that boot wrong, end, break" -count=1 -p 1 -timeout 1h ./guest-agent ./guest-agent/initramfs ./guest-agent/disk ./vmm/qemu
+  PHALA_VM=1 run "machines that boot wrong, end, break" -count=1 -p 1 -timeout 1h ./guest-agent ./guest-agent/vm ./guest-agent/initramfs ./guest-agent/disk ./vmm/qemu
   PHALA_LONG=1 run "all seeds, all clients, all inputs" -count=1 -p 1 -timeout 2h ./vmm ./api ./test/compat ./test/compose ./test/bench/vm
   step "fuzz, 60 s each"; scripts/fuzz.sh 60 || status=1
   run "every bit of accepted quotes" -timeout 1h -run TestEveryBit ./attest -everybit

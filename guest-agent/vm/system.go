@@ -114,9 +114,6 @@ func Prepare(ctx context.Context, log *slog.Logger) error {
 	if err := smallReserve("/"); err != nil {
 		log.Debug("the kernel's reserve of memory", "err", err)
 	}
-	if err := steadyClock("/", log); err != nil {
-		log.Warn("time of an emulated processor", "err", err)
-	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return cvm.Errorf(cvm.Internal, "forbidding core dumps: %w", err).WithReason(ReasonSystem)
 	}

@@ -57,11 +57,11 @@ func (b *builder) opt(option, word string, kv ...string) {
 // TCGCPU is the processor of emulated machines: everything that TCG emulates but what
 // makes a guest's kernel slow there. Copies by rep movsb (erms, fsrm) go byte by byte, each
 // stac and clac (smap) ends a block of translated code, and five levels of page tables
-// (la57) are walked by software; a boot takes a fifth less without. Without tsc the kernel
-// keeps time by the ACPI timer from the start: on a busy host it measures the TSC's
-// frequency many times too low, and its clocks run away. An emulated machine protects
-// nobody's secrets.
-const TCGCPU = "max,-erms,-fsrm,-smap,-la57,-tsc"
+// (la57) are walked by software; a boot takes a fifth less without. The TSC stays, though a
+// kernel may measure its frequency wrongly on a busy host: every other clock is an exit
+// from translated code for each look at it, and the guest agent sees whether this one
+// keeps time.
+const TCGCPU = "max,-erms,-fsrm,-smap,-la57"
 
 // process is what has nothing to do with the guest's view.
 func (b *builder) process() {
