@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/appcompose"
-	"github.com/confidential-cloud/phala/attest/simtee"
-	"github.com/confidential-cloud/phala/attest/tdxguest"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/boot"
 	"github.com/confidential-cloud/phala/guest-agent/compose"
@@ -85,7 +83,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 			a.notify(context.WithoutCancel(ctx), guestapi.Notify{Event: guestapi.EventExit, Payload: exitCode(err)})
 		}()
 	}
-	if err := a.prepare(); err != nil {
+	if err := a.prepare(ctx); err != nil {
 		boot.Report(ctx, a.host, a.log, (&boot.Error{Stage: "prepare", Err: err}).VMError())
 		return err
 	}
@@ -211,7 +209,7 @@ func (a *Agent) notify(ctx context.Context, n guestapi.Notify) {
 func (a *Agent) fail(err error) { a.lost(err) }
 
 // prepare makes the directories, and the system's own state in a container guest.
-func (a *Agent) prepare() (err error) {
+func (a *Agent) prepare(ctx context.Context) (err error) {
 	switch {
 	case a.cfg.Machine:
 		if err := mountTmpfs(a.cfg.WorkDir); err != nil {
@@ -227,24 +225,8 @@ func (a *Agent) prepare() (err error) {
 			return fmt.Errorf("preparing %s: %w", d, err)
 		}
 	}
-	tee, err := a.tee()
-	if err != nil {
-		return err
-	}
-	a.rec, err = boot.NewRecorder(tee, a.cfg.EventDir)
+	a.rec, err = a.recorder(ctx, "/")
 	return err
-}
-
-// tee is the simulated device when the driver gave one, else the hardware's own.
-func (a *Agent) tee() (boot.TEE, error) {
-	if a.cfg.Machine {
-		return a.machineTEE("/")
-	}
-	if _, err := os.Stat(a.cfg.TEESock); err == nil {
-		return simtee.NewDevice(a.cfg.TEESock), nil
-	}
-	c, err := tdxguest.FromEnv(os.Getenv)
-	return tdxguest.New(c), err
 }
 
 func (a *Agent) deps() boot.Deps {

@@ -3,9 +3,11 @@ package guestagent
 import (
 	"context"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
+	"github.com/confidential-cloud/phala/attest/sevguest"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/attest/tdxguest"
 	"github.com/confidential-cloud/phala/cvm"
@@ -69,17 +71,43 @@ func (a *Agent) sharedFromDisk() (*boot.Shared, error) {
 	return boot.ReadShared(a.cfg.SharedDir)
 }
 
-// machineTEE is the hardware where there is any, whatever the host offers; else the
-// simulated device over the link.
-func (a *Agent) machineTEE(root string) (boot.TEE, error) {
-	switch hw := vm.Hardware(root); hw {
-	case "":
-		return simtee.NewDevice(a.cfg.TEESock), nil
-	case "tdx":
-		return tdxguest.New(tdxguest.Config{}), nil
-	default:
-		return nil, cvm.Errorf(cvm.Unsupported, "this machine's TEE is %s, which this guest does not attest with yet", hw).WithReason(vm.ReasonTEE)
+// recorder is over the hardware where there is any, whatever the host offers; else over
+// the simulated device that the driver gave.
+func (a *Agent) recorder(ctx context.Context, root string) (*boot.Recorder, error) {
+	if !a.cfg.Machine {
+		if _, err := os.Stat(a.cfg.TEESock); err == nil {
+			return a.simulatedRecorder(ctx)
+		}
+		c, err := tdxguest.FromEnv(os.Getenv)
+		if err != nil {
+			return nil, err
+		}
+		return boot.NewRecorder(tdxguest.New(c), a.cfg.EventDir)
 	}
+	hw := vm.Hardware(root)
+	if hw == "" { // the link may not be up yet: nothing is asked now, and the device is a TD
+		return boot.NewRecorder(simtee.NewDevice(a.cfg.TEESock), a.cfg.EventDir)
+	}
+	if err := vm.NeedTEE(root, hw); err != nil {
+		return nil, err
+	}
+	if hw == vm.HardwareSNP {
+		return boot.NewSNPRecorder(sevguest.New(sevguest.Linux(sevguest.Config{})), a.cfg.EventDir)
+	}
+	return boot.NewRecorder(tdxguest.New(tdxguest.Config{}), a.cfg.EventDir)
+}
+
+// simulatedRecorder asks the simulated device which TEE it stands for.
+func (a *Agent) simulatedRecorder(ctx context.Context) (*boot.Recorder, error) {
+	kind, err := simtee.Provider(ctx, a.cfg.TEESock)
+	if err != nil {
+		return nil, cvm.Errorf(cvm.Unavailable, "the simulated TEE does not answer: %w", err).WithReason("tee-unavailable").
+			WithFix("is the simulated hardware of this host running?")
+	}
+	if kind == simtee.ProviderSNP {
+		return boot.NewSNPRecorder(sevguest.New(simtee.NewSNPDevice(a.cfg.TEESock)), a.cfg.EventDir)
+	}
+	return boot.NewRecorder(simtee.NewDevice(a.cfg.TEESock), a.cfg.EventDir)
 }
 
 // startNetwork is the stage of that name. The filter is there before any card is up.

@@ -4,7 +4,8 @@
 //
 // What must not change: everything before stage 4 is measured into RTMR3, and the
 // KMS is asked while the log ends exactly at boot-mr-done, before any container
-// can exist.
+// can exist. On SEV-SNP, which has no such register, stage 2 instead refuses whatever
+// the launch was not bound to (HOST_DATA), and the first keys of a launch are its last.
 package boot
 
 import (

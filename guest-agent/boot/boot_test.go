@@ -459,7 +459,7 @@ func FuzzReadShared(f *testing.F) {
 		if string(s.Compose.Raw()) != string(compose) {
 			t.Error("the exact bytes were not kept")
 		}
-		_, _, seed, _, err := identity(s, zeros{})
+		_, _, seed, _, err := identity(s, zeros{}, cvm.VariantTDX)
 		if err == nil && seed != nil && len(seed) != 20 {
 			t.Errorf("seed of %d bytes", len(seed))
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 )
 
-// TEE is the hardware as a guest sees it. attest/tdxguest.Device and
+// TEE is TDX hardware as a guest sees it. attest/tdxguest.Device and
 // attest/simtee.Device implement it.
 type TEE interface {
 	// Quote signs 64 bytes of report data.
@@ -27,6 +27,16 @@ type TEE interface {
 	SealKey(ctx context.Context, context []byte) ([]byte, error)
 }
 
+// SNP is SEV-SNP hardware as a guest sees it: it has no register to extend.
+// attest/sevguest.Device implements it.
+type SNP interface {
+	// Report signs 64 bytes of report data, and gives the certificates that the host
+	// offers with it (often none).
+	Report(ctx context.Context, reportData [64]byte) (report []byte, certs [][]byte, err error)
+	// SealKey derives 32 bytes that only this app, image and guest policy on this machine gets.
+	SealKey(ctx context.Context, context []byte) ([]byte, error)
+}
+
 // Files of the runtime event log (dstack-core A.4).
 const (
 	runtimeLog     = "runtime_events.log"
@@ -34,9 +44,12 @@ const (
 )
 
 // Recorder extends RTMR3 and keeps the log that explains it. Evidence and events
-// never overlap, so that every quote matches the log beside it.
+// never overlap, so that every quote matches the log beside it. On SEV-SNP the log is
+// kept and bound to nothing: its lines say so, and identity is HOST_DATA's.
 type Recorder struct {
-	tee     TEE
+	tee     TEE // nil on SEV-SNP
+	snp     SNP
+	launch  string // SEV-SNP: the document behind HOST_DATA, once it was checked
 	dir     string // "" keeps no file
 	mu      sync.Mutex
 	version int
@@ -47,6 +60,16 @@ type Recorder struct {
 
 // NewRecorder starts an empty log in dir; a log of an earlier boot is replaced.
 func NewRecorder(tee TEE, dir string) (*Recorder, error) {
+	return newRecorder(&Recorder{tee: tee, dir: dir, version: 1})
+}
+
+// NewSNPRecorder is NewRecorder on SEV-SNP.
+func NewSNPRecorder(snp SNP, dir string) (*Recorder, error) {
+	return newRecorder(&Recorder{snp: snp, dir: dir, version: 1})
+}
+
+func newRecorder(r *Recorder) (*Recorder, error) {
+	dir := r.dir
 	if dir != "" {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("event log: %w", err)
@@ -55,7 +78,15 @@ func NewRecorder(tee TEE, dir string) (*Recorder, error) {
 			return nil, fmt.Errorf("event log: %w", err)
 		}
 	}
-	return &Recorder{tee: tee, dir: dir, version: 1}, nil
+	return r, nil
+}
+
+// Variant is the kind of TEE: cvm.VariantTDX or cvm.VariantSNP.
+func (r *Recorder) Variant() string {
+	if r.snp != nil {
+		return cvm.VariantSNP
+	}
+	return cvm.VariantTDX
 }
 
 // Begin sets what the app-compose decides: the digest version, and vm_config,
@@ -67,12 +98,14 @@ func (r *Recorder) Begin(ctx context.Context, version int, vmConfig string) erro
 		r.version = 2
 	}
 	r.config = vmConfig
-	b, err := r.tee.CCEL(ctx)
-	if err != nil {
-		return fmt.Errorf("reading the firmware's event log: %w", err)
-	}
-	if r.boot, err = eventlog.ParseCCEL(b); err != nil {
-		return fmt.Errorf("firmware's event log: %w", err)
+	if r.tee != nil { // SEV-SNP's firmware keeps no log
+		b, err := r.tee.CCEL(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the firmware's event log: %w", err)
+		}
+		if r.boot, err = eventlog.ParseCCEL(b); err != nil {
+			return fmt.Errorf("firmware's event log: %w", err)
+		}
 	}
 	if r.dir == "" {
 		return nil
@@ -80,7 +113,8 @@ func (r *Recorder) Begin(ctx context.Context, version int, vmConfig string) erro
 	return os.WriteFile(filepath.Join(r.dir, runtimeVersion), fmt.Appendf(nil, "%d\n", r.version), 0o600)
 }
 
-// Emit measures one event: the register first, then the log.
+// Emit measures one event: the register first, then the log. Without a register the
+// event is in the log alone.
 func (r *Recorder) Emit(ctx context.Context, name string, payload []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,8 +125,10 @@ func (r *Recorder) Emit(ctx context.Context, name string, payload []byte) error 
 	if err := e.Validate(); err != nil {
 		return err
 	}
-	if err := r.tee.Extend(ctx, int(eventlog.RuntimeIMR), e.Digest()); err != nil {
-		return fmt.Errorf("extending RTMR3 with %s: %w", name, err)
+	if r.tee != nil {
+		if err := r.tee.Extend(ctx, int(eventlog.RuntimeIMR), e.Digest()); err != nil {
+			return fmt.Errorf("extending RTMR3 with %s: %w", name, err)
+		}
 	}
 	r.events = append(r.events, e)
 	return r.append(e)
@@ -106,7 +142,8 @@ func (r *Recorder) append(e eventlog.Runtime) error {
 		Event   string `json:"event"`
 		Payload []byte `json:"payload"` // base64
 		Version int    `json:"version,omitempty"`
-	}{e.Name, append([]byte{}, e.Payload...), e.Version})
+		Unbound bool   `json:"unbound,omitempty"` // no hardware stands behind it (SEV-SNP)
+	}{e.Name, append([]byte{}, e.Payload...), e.Version, r.snp != nil})
 	if err != nil {
 		return err
 	}
@@ -135,6 +172,9 @@ func (r *Recorder) Events() []eventlog.Runtime {
 func (r *Recorder) Evidence(ctx context.Context, reportData [64]byte) (attest.Evidence, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.snp != nil {
+		return r.snpEvidence(ctx, reportData)
+	}
 	q, err := r.tee.Quote(ctx, reportData)
 	if err != nil {
 		return attest.Evidence{}, cvm.Errorf(cvm.Unavailable, "quoting: %w", err).WithReason("tee-unavailable")

@@ -90,7 +90,7 @@ func readJSON(dir, name string, v any) error {
 
 // identity decides app id, seed and instance id (A.5). fresh says that the seed
 // was made now and must be kept by the host.
-func identity(s *Shared, rand io.Reader) (app cvm.AppID, inst cvm.InstanceID, seed []byte, fresh bool, err error) {
+func identity(s *Shared, rand io.Reader, variant string) (app cvm.AppID, inst cvm.InstanceID, seed []byte, fresh bool, err error) {
 	if s.Instance.AppID != "" {
 		if app, err = cvm.ParseAppID(s.Instance.AppID); err != nil {
 			return app, inst, nil, false, fmt.Errorf("%s: %w", hostshare.InstanceInfo, err)
@@ -102,8 +102,9 @@ func identity(s *Shared, rand io.Reader) (app cvm.AppID, inst cvm.InstanceID, se
 	if s.Compose.NoInstanceID {
 		return app, inst, nil, false, nil
 	}
-	// Without a key provider nothing lasts, so the instance does not either.
-	if s.Instance.Seed != "" && s.Compose.Provider() != appcompose.ProviderNone {
+	// Without a key provider nothing lasts, so the instance does not either. On SEV-SNP
+	// the launch is bound to the instance, so that the host has drawn the seed.
+	if s.Instance.Seed != "" && (variant == cvm.VariantSNP || s.Compose.Provider() != appcompose.ProviderNone) {
 		if seed, err = hex.DecodeString(s.Instance.Seed); err != nil || len(seed) != 20 {
 			return app, inst, nil, false, cvm.Errorf(cvm.Invalid, "%s: instance_id_seed: want 40 hex digits", hostshare.InstanceInfo).WithReason(ReasonShared)
 		}

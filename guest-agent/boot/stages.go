@@ -17,7 +17,7 @@ func (b *boot) read(ctx context.Context) (err error) {
 		return err
 	}
 	b.s.App = b.s.Shared.Compose
-	if err := supported(b.s.App, b.AllowUnpinned, b.Volumes); err != nil {
+	if err := supported(b.s.App, b.AllowUnpinned, b.Volumes, b.Events.Variant()); err != nil {
 		return err
 	}
 	b.tellUnknownKeys(ctx)
@@ -43,7 +43,7 @@ func (b *boot) tellUnknownKeys(ctx context.Context) {
 
 // supported refuses what the app asks for and this guest would not give: an app
 // must never run with less than it measured.
-func supported(d *appcompose.Document, allowUnpinned, volumes bool) error {
+func supported(d *appcompose.Document, allowUnpinned, volumes bool, variant string) error {
 	no := func(format string, args ...any) error {
 		return cvm.Errorf(cvm.Unsupported, "app-compose: "+format, args...).WithReason(ReasonUnsupported)
 	}
@@ -78,11 +78,11 @@ func supported(d *appcompose.Document, allowUnpinned, volumes bool) error {
 	}
 	if r := d.Requirements; r != nil && r.Platforms != nil {
 		for _, p := range r.Platforms {
-			if p == cvm.VariantTDX {
+			if p == variant {
 				return nil
 			}
 		}
-		return no("requirements.platforms does not name %s, which this guest is", cvm.VariantTDX)
+		return no("requirements.platforms does not name %s, which this guest is", variant)
 	}
 	return nil
 }
@@ -90,11 +90,14 @@ func supported(d *appcompose.Document, allowUnpinned, volumes bool) error {
 // measure emits the launch events in the reference's order (A.4, 1 to 7).
 func (b *boot) measure(ctx context.Context) error {
 	s := b.s
-	app, inst, seed, fresh, err := identity(s.Shared, b.Rand)
+	app, inst, seed, fresh, err := identity(s.Shared, b.Rand, b.Events.Variant())
 	if err != nil {
 		return err
 	}
 	s.AppID, s.InstanceID = app, inst
+	if err := b.checkLaunch(ctx); err != nil {
+		return err
+	}
 	hash := s.App.Hash()
 	gpu, err := s.App.GPUPolicyHash()
 	if err != nil {

@@ -193,11 +193,18 @@ func (b *Backend) quote(ctx context.Context, rd [64]byte) (q guestapi.Quote, err
 	if err != nil {
 		return q, err
 	}
+	if ev.Variant == cvm.VariantSNP {
+		return q, notTDX()
+	}
+	return b.quoteOf(ev)
+}
+
+func (b *Backend) quoteOf(ev attest.Evidence) (q guestapi.Quote, err error) {
 	log, err := eventlog.EncodeJSON(ev.EventLog)
 	if err != nil {
 		return q, err
 	}
-	q = guestapi.Quote{Quote: ev.Quote, EventLog: string(log), ReportData: rd[:], VMConfig: b.VMConfig}
+	q = guestapi.Quote{Quote: ev.Quote, EventLog: string(log), ReportData: ev.ReportData[:], VMConfig: b.VMConfig}
 	if b.QuoteAttestation {
 		ev.Encoding = attest.EncodingV1 // the reference's simulator gives msgpack here, whatever Attest gives
 		q.Attestation, err = ev.Marshal()

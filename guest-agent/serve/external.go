@@ -113,7 +113,7 @@ func (b *Backend) appKeyQuote(ctx context.Context, r appKeyRequest) (guestapi.Qu
 	if err != nil {
 		return guestapi.Quote{}, err
 	}
-	return b.quote(ctx, rd)
+	return b.appKeyEvidence(ctx, rd)
 }
 
 // appKeyReportData is "dip1::<kind>:<base64url>" with zeros behind. A text over 64

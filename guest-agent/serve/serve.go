@@ -95,14 +95,16 @@ const (
 	Rev     = "phala"
 )
 
+// registers are what the guest's own evidence shows.
 type registers struct {
-	body       tdx.Body
+	tdx        *tdx.Body // nil on SEV-SNP
 	events     []eventlog.Event
 	aggregated [32]byte
 }
 
 // measured quotes zero report data and reads the registers from the quote. They
-// only change with the event log, and quoting is slow on real hardware.
+// only change with the event log, and quoting is slow on real hardware. On SEV-SNP there
+// are none: the events stand alone.
 func (b *Backend) measured(ctx context.Context) (*registers, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -113,13 +115,16 @@ func (b *Backend) measured(ctx context.Context) (*registers, error) {
 	if err != nil {
 		return nil, err
 	}
+	if ev.Variant == cvm.VariantSNP {
+		b.regs, err = ofReport(ev)
+		return b.regs, err
+	}
 	q, err := tdx.ParseQuote(ev.Quote)
 	if err != nil {
 		return nil, err
 	}
-	r := &registers{body: q.Body, events: ev.EventLog, aggregated: aggregated(q.Body)}
-	b.regs = r
-	return r, nil
+	b.regs = &registers{tdx: &q.Body, events: ev.EventLog, aggregated: aggregated(q.Body)}
+	return b.regs, nil
 }
 
 // aggregated is mr_aggregated (dstack-core A.5).
@@ -151,11 +156,11 @@ func (b *Backend) osImageHash() []byte {
 
 // tcbInfo is the reference's tcb_info, an indented JSON string.
 type tcbInfo struct {
-	MRTD         cvm.Measurement  `json:"mrtd"`
-	RTMR0        cvm.Measurement  `json:"rtmr0"`
-	RTMR1        cvm.Measurement  `json:"rtmr1"`
-	RTMR2        cvm.Measurement  `json:"rtmr2"`
-	RTMR3        cvm.Measurement  `json:"rtmr3"`
+	MRTD         *cvm.Measurement `json:"mrtd"` // null without TDX, as the next four
+	RTMR0        *cvm.Measurement `json:"rtmr0"`
+	RTMR1        *cvm.Measurement `json:"rtmr1"`
+	RTMR2        *cvm.Measurement `json:"rtmr2"`
+	RTMR3        *cvm.Measurement `json:"rtmr3"`
 	MRAggregated guestapi.Hex     `json:"mr_aggregated"`
 	OSImageHash  guestapi.Hex     `json:"os_image_hash"`
 	ComposeHash  guestapi.Hex     `json:"compose_hash"`
@@ -172,12 +177,14 @@ func (b *Backend) Info(ctx context.Context) (guestapi.AppInfo, error) {
 		return guestapi.AppInfo{}, err
 	}
 	device := sha256.Sum256(nil)
-	t := r.body
-	tcb, err := indented(tcbInfo{
-		MRTD: t.MRTD, RTMR0: t.RTMR[0], RTMR1: t.RTMR[1], RTMR2: t.RTMR[2], RTMR3: t.RTMR[3],
+	shown := tcbInfo{
 		MRAggregated: r.aggregated[:], OSImageHash: b.osImageHash(), ComposeHash: b.ComposeHash[:], DeviceID: device[:],
 		EventLog: r.events, AppCompose: string(b.App.Raw()),
-	})
+	}
+	if t := r.tdx; t != nil {
+		shown.MRTD, shown.RTMR0, shown.RTMR1, shown.RTMR2, shown.RTMR3 = &t.MRTD, &t.RTMR[0], &t.RTMR[1], &t.RTMR[2], &t.RTMR[3]
+	}
+	tcb, err := indented(shown)
 	if err != nil {
 		return guestapi.AppInfo{}, err
 	}

@@ -71,7 +71,29 @@ func ReadShared(dir string) error {
 	return hostshare.Unpack(f, dir)
 }
 
-// Hardware says which real TEE this machine is: "tdx", "sev-snp" or "" for none. It
+// The real TEEs that Hardware tells.
+const (
+	HardwareTDX = "tdx"
+	HardwareSNP = "sev-snp"
+)
+
+// NeedTEE says what the kernel lacks of the hardware's interfaces, with reason
+// ReasonTEE; nil when everything that this guest asks is there.
+func NeedTEE(root, hardware string) error {
+	need := map[string][][2]string{
+		HardwareTDX: {{"sys/kernel/config/tsm/report", "configfs-tsm (module tdx_guest, Linux 6.7)"}, {"sys/devices/virtual/misc/tdx_guest/measurements", "runtime registers in sysfs (module tdx_guest, Linux 6.16)"}},
+		HardwareSNP: {{"sys/kernel/config/tsm/report", "configfs-tsm (modules tsm_report and sev-guest, Linux 6.7)"}},
+	}[hardware]
+	for _, n := range need {
+		if _, err := os.Stat(filepath.Join(root, n[0])); err != nil {
+			return cvm.Errorf(cvm.Precondition, "this machine is %s hardware, but its kernel shows no /%s", hardware, n[0]).WithReason(ReasonTEE).
+				WithFix("the image's kernel must have " + n[1] + ", and configfs mounted")
+		}
+	}
+	return nil
+}
+
+// Hardware says which real TEE this machine is, "" for none. It
 // asks the processor and the kernel, never the host: a simulated device is for machines
 // where this is "".
 func Hardware(root string) string {
@@ -80,9 +102,10 @@ func Hardware(root string) string {
 	flags := cpuFlags(string(cpu))
 	switch {
 	case flags["tdx_guest"], exists("dev/tdx_guest"), exists("sys/devices/virtual/misc/tdx_guest"):
-		return "tdx"
-	case exists("dev/sev-guest"), exists("sys/devices/virtual/misc/sev-guest"):
-		return "sev-snp"
+		return HardwareTDX
+	// The platform device is the kernel's own, there without the module that drives it.
+	case exists("dev/sev-guest"), exists("sys/devices/virtual/misc/sev-guest"), exists("sys/bus/platform/devices/sev-guest"), exists("sys/devices/system/cpu/sev"):
+		return HardwareSNP
 	}
 	return ""
 }

@@ -82,10 +82,38 @@ func TestHardwareIsNeverOverlooked(t *testing.T) {
 		"tdx by its registers":     {map[string]string{"proc/cpuinfo": plain, "sys/devices/virtual/misc/tdx_guest/dev": ""}, "tdx"},
 		"snp by its device":        {map[string]string{"proc/cpuinfo": plain, "dev/sev-guest": ""}, "sev-snp"},
 		"snp before its device":    {map[string]string{"sys/devices/virtual/misc/sev-guest/dev": ""}, "sev-snp"},
+		"snp without its module":   {map[string]string{"sys/bus/platform/devices/sev-guest/uevent": ""}, "sev-snp"},
+		"snp by its level":         {map[string]string{"sys/devices/system/cpu/sev/vmpl": "0"}, "sev-snp"},
 		"tdx, and the host's sock": {map[string]string{"proc/cpuinfo": "flags : tdx_guest\n", "run/phala/vm/tee.sock": ""}, "tdx"},
 	} {
 		if got := Hardware(tree(t, c.files)); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// What the kernel lacks is named, with what to do about it.
+func TestWhatTheKernelLacks(t *testing.T) {
+	tsm, regs := "sys/kernel/config/tsm/report/x", "sys/devices/virtual/misc/tdx_guest/measurements/rtmr3:sha384"
+	for name, c := range map[string]struct {
+		hardware string
+		files    []string
+		missing  string
+	}{
+		"tdx":                   {HardwareTDX, []string{tsm, regs}, ""},
+		"tdx without reports":   {HardwareTDX, []string{regs}, "/sys/kernel/config/tsm/report"},
+		"tdx without registers": {HardwareTDX, []string{tsm}, "measurements"},
+		"snp":                   {HardwareSNP, []string{tsm}, ""},
+		"snp without reports":   {HardwareSNP, []string{"dev/sev-guest"}, "/sys/kernel/config/tsm/report"},
+		"none":                  {"", nil, ""},
+	} {
+		files := map[string]string{}
+		for _, f := range c.files {
+			files[f] = ""
+		}
+		err := NeedTEE(tree(t, files), c.hardware)
+		if c.missing == "" && err != nil || c.missing != "" && (cvm.ReasonOf(err) != ReasonTEE || !strings.Contains(err.Error(), c.missing)) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
