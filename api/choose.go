@@ -78,8 +78,10 @@ func (c *chooser) look(ctx context.Context, s *Server) (err error) {
 	for i := range c.view.nodes {
 		c.at[c.view.nodes[i].ID] = i
 	}
-	for _, h := range c.pending {
-		c.promise(h)
+	for id, h := range c.pending {
+		if !c.view.held[id] { // else it is stored already, and counted
+			c.promise(h)
+		}
 	}
 	return nil
 }

@@ -27,13 +27,11 @@ const (
 // many wait to be: a process that died in between keeps it no longer.
 const holdFor = 5 * time.Minute
 
-// toldNodes bounds how many nodes an error explains.
-const toldNodes = 20
-
 // view is what placing a CVM is decided on.
 type view struct {
 	nodes    []scheduler.Node
 	promised map[int64]store.Room // to CVMs and to those about to be stored
+	held     map[string]bool      // the reservations in it
 }
 
 // placements are the nodes as the scheduler sees them.
@@ -46,16 +44,19 @@ func (s *Server) placements(ctx context.Context) ([]scheduler.Node, error) {
 // placed is one of them.
 func (s *Server) placed(ctx context.Context, n *node) (scheduler.Node, error) {
 	s.nodes.refresh(ctx, fresh)
-	promised, err := s.store.PromisedRoom(ctx)
-	return n.placement(promised[n.id], s.now()), err
+	promised, err := s.store.PromisedRoom(ctx, n.id)
+	return n.placement(promised.Rooms[n.id], s.now()), err
 }
 
 // see is how the nodes are, as far as is known without asking them: what the host says
 // is free, or less, when room was promised that nobody takes yet.
 func (s *Server) see(ctx context.Context) (v view, err error) {
-	if v.promised, err = s.store.PromisedRoom(ctx); err != nil {
+	p, err := s.store.PromisedRoom(ctx, 0)
+	if err != nil {
 		return v, err
 	}
+	v.promised, v.held = p.Rooms, p.Held
+	v.nodes = make([]scheduler.Node, 0, len(s.nodes.list))
 	for _, n := range s.nodes.list {
 		v.nodes = append(v.nodes, n.placement(v.promised[n.id], s.now()))
 	}
@@ -133,7 +134,7 @@ func (s *Server) drop(ctx context.Context, r room) {
 	}
 }
 
-// unplaced is the answer that says of each node why not.
+// unplaced is the answer that says of the nodes that came nearest why not.
 func unplaced(err error) error {
 	var u *scheduler.Unplaced
 	var e *cvm.Error
@@ -157,7 +158,7 @@ func unplaced(err error) error {
 	}
 	out := fail(statusOf(e.Code), code, e.Code, e.Reason, e.Message, e.Fix)
 	d := out.Detail.(cloudapi.ErrorDetail) //nolint:forcetypeassert // made a line above
-	for _, v := range u.Verdicts[:min(len(u.Verdicts), toldNodes)] {
+	for _, v := range u.Verdicts {
 		texts := make([]string, len(v.Problems))
 		for i, p := range v.Problems {
 			texts[i] = p.Text

@@ -123,26 +123,25 @@ func (s *Server) sameGPUs(c store.CVM, typ *string, vcpu, memory *int) error {
 
 // fits tells whether the CVM's node has room for what it would have more.
 func (s *Server) fits(ctx context.Context, c store.CVM, z size) error {
-	placed, err := s.placements(ctx)
+	node := s.nodes.byID[c.NodeID]
+	if node == nil {
+		return nil // its job will say so
+	}
+	n, err := s.placed(ctx, node)
 	if err != nil {
 		return err
 	}
-	for _, n := range placed {
-		if n.ID != c.NodeID {
-			continue
-		}
-		held := bodySize(&c.Body)
-		if c.Status == cloudapi.StatusStopped || c.Status == cloudapi.StatusFailed {
-			held.vcpu, held.memory = 0, 0
-		}
-		for _, x := range []struct {
-			what       string
-			more, free int
-		}{{"vCPU", z.vcpu - held.vcpu, n.Free.VCPU}, {"MiB memory", z.memory - held.memory, n.Free.MemoryMiB}, {"GB disk", z.disk - held.disk, n.Free.DiskGB}} {
-			if x.more > 0 && x.more > x.free {
-				return fail(http.StatusConflict, errNodeCapacity, cvm.Exhausted, "no-capacity", fmt.Sprintf("node %s has %d %s free, %d more needed", n.Name, max(x.free, 0), x.what, x.more),
-					"choose a smaller size, or make a replica on another node")
-			}
+	held := bodySize(&c.Body)
+	if c.Status == cloudapi.StatusStopped || c.Status == cloudapi.StatusFailed {
+		held.vcpu, held.memory = 0, 0
+	}
+	for _, x := range []struct {
+		what       string
+		more, free int
+	}{{"vCPU", z.vcpu - held.vcpu, n.Free.VCPU}, {"MiB memory", z.memory - held.memory, n.Free.MemoryMiB}, {"GB disk", z.disk - held.disk, n.Free.DiskGB}} {
+		if x.more > 0 && x.more > x.free {
+			return fail(http.StatusConflict, errNodeCapacity, cvm.Exhausted, "no-capacity", fmt.Sprintf("node %s has %d %s free, %d more needed", n.Name, max(x.free, 0), x.what, x.more),
+				"choose a smaller size, or make a replica on another node")
 		}
 	}
 	return nil

@@ -48,9 +48,7 @@ func TestPickProperties(t *testing.T) {
 			got, why, err := Pick(q, nodes)
 			least := -1
 			for i := range nodes {
-				if fits := len(Explain(q, nodes[i])) == 0; fits != placeable(q, &nodes[i]) {
-					t.Fatalf("seed %d: Explain and placeable differ on %+v for %+v", seed, nodes[i], q)
-				} else if n := q.Replicas[nodes[i].ID]; fits && (least < 0 || n < least) {
+				if n := q.Replicas[nodes[i].ID]; fails(q, &nodes[i]) == 0 && (least < 0 || n < least) {
 					least = n
 				}
 			}
@@ -89,7 +87,7 @@ func TestSpreadBound(t *testing.T) {
 		largest := 0
 		for range 100 {
 			q := Request{Need: Resources{1 + r.IntN(4), 1024 * (1 + r.IntN(16)), 20 + r.IntN(100)}}
-			full := slices.ContainsFunc(nodes, func(n Node) bool { return !placeable(q, &n) })
+			full := slices.ContainsFunc(nodes, func(n Node) bool { return fails(q, &n) != 0 })
 			if full { // a node that cannot take it is no measure
 				break
 			}

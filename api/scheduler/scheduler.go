@@ -9,8 +9,6 @@ package scheduler
 import (
 	"cmp"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/confidential-cloud/phala/cvm"
 )
@@ -92,38 +90,6 @@ type Problem struct {
 	Text   string
 }
 
-// Verdict is what is to be said of one node; without problems it fits.
-type Verdict struct {
-	Node     Node
-	Problems []Problem
-}
-
-// Unplaced is the error of Pick: no node fits, and why each does not.
-type Unplaced struct {
-	err      *cvm.Error
-	Verdicts []Verdict
-}
-
-func (u *Unplaced) Error() string { return u.err.Error() }
-
-// Unwrap gives the coded error.
-func (u *Unplaced) Unwrap() error { return u.err }
-
-// Check names what no node has that passes every other check, or "".
-func (u *Unplaced) Check() string {
-	check := ""
-	for _, v := range u.Verdicts {
-		switch {
-		case len(v.Problems) != 1:
-		case check == "":
-			check = v.Problems[0].Check
-		case check != v.Problems[0].Check:
-			return ""
-		}
-	}
-	return check
-}
-
 // told is how many nodes an explanation names.
 const told = 20
 
@@ -133,27 +99,29 @@ func Pick(r Request, nodes []Node) (Node, string, error) {
 		return Node{}, "", &Unplaced{err: cvm.Errorf(cvm.Unavailable, "this cloud has no nodes").WithReason(ReasonNoNodes).
 			WithFix("name a VMM under [[node]] in the API's config")}
 	}
-	var fit, not []int
+	var fit []int
+	var no passed
 	for i := range nodes {
-		if placeable(r, &nodes[i]) {
+		if f := fails(r, &nodes[i]); f == 0 {
 			fit = append(fit, i)
 		} else {
-			not = append(not, i)
+			no.add(&nodes[i], f)
 		}
 	}
 	if len(fit) == 0 {
-		return Node{}, "", unplaced(r, nodes)
+		return Node{}, "", unplaced(r, no)
 	}
 	best := nodes[choose(r, nodes, fit)]
 	text := fmt.Sprintf("%s: of %d fitting node(s), among the least loaded, %d MiB memory free", best.Name, len(fit), best.Free.MemoryMiB)
 	if n := r.Replicas[best.ID]; n > 0 {
 		text += fmt.Sprintf("; it has %d CVM(s) of the app already, as has every other that fits", n)
 	}
-	for _, i := range not[:min(len(not), told)] {
-		text += "; not " + nodes[i].Name + ": " + Explain(r, nodes[i])[0].Text
+	named, others := no.nearest(r)
+	for _, n := range named {
+		text += "; not " + n.node.Name + ": " + n.fails.first().problem(r, n.node).Text
 	}
-	if more := len(not) - told; more > 0 {
-		text += fmt.Sprintf("; and %d more", more)
+	if others != "" {
+		text += "; nor " + others
 	}
 	return best, text, nil
 }
@@ -208,41 +176,6 @@ func loads(n *Node, need Resources) (high, low int) {
 		high, low = max(high, share), min(low, share)
 	}
 	return high, min(low, high)
-}
-
-// Explain lists all that keeps a node from taking a CVM; nothing means it fits.
-func Explain(r Request, n Node) (all []Problem) {
-	bad := func(is bool, reason, check, format string, a ...any) {
-		if is {
-			all = append(all, Problem{reason, check, fmt.Sprintf(format, a...)})
-		}
-	}
-	bad(r.NodeID != 0 && r.NodeID != n.ID, ReasonNoNode, "node", "is not node %d", r.NodeID)
-	bad(r.Region != "" && !strings.EqualFold(r.Region, n.Region), ReasonNoNode, "region", "is in region %q, not %q", n.Region, r.Region)
-	bad(!n.Online, ReasonNoNodes, "online", "does not answer%s", n.OfflineWhy)
-	bad(n.Draining, ReasonDraining, "draining", "is being drained%s and takes no new CVMs", n.DrainWhy)
-	bad(n.Confidence < r.Confidence, ReasonConfidence, "confidence", "is %s, %s wanted%s", n.Confidence, r.Confidence, because(n.ConfidenceWhy))
-	bad(r.Image != "" && !slices.Contains(n.Images, r.Image), ReasonNoImage, "image", "has no image %q (it has: %s)", r.Image, strings.Join(n.Images, ", "))
-	bad(n.FreeGPUs(r.GPU) < r.GPUs, ReasonNoGPU, "gpu", "has %d GPU(s) %s free, %d needed", n.FreeGPUs(r.GPU), r.GPU, r.GPUs)
-	bad(n.Free.VCPU < r.Need.VCPU, ReasonNoCapacity, "vcpu", "has %d vCPU free, %d needed", max(n.Free.VCPU, 0), r.Need.VCPU)
-	bad(n.Free.MemoryMiB < r.Need.MemoryMiB, ReasonNoCapacity, "memory", "has %d MiB memory free, %d needed", max(n.Free.MemoryMiB, 0), r.Need.MemoryMiB)
-	bad(n.Free.DiskGB < r.Need.DiskGB, ReasonNoCapacity, "disk", "has %d GB disk free, %d needed", max(n.Free.DiskGB, 0), r.Need.DiskGB)
-	return all
-}
-
-func because(why string) string {
-	if why == "" {
-		return ""
-	}
-	return ": " + why
-}
-
-// placeable tells whether Explain finds nothing, without making the words.
-func placeable(r Request, n *Node) bool {
-	return (r.NodeID == 0 || r.NodeID == n.ID) && n.Online && !n.Draining && n.Confidence >= r.Confidence &&
-		n.Free.VCPU >= r.Need.VCPU && n.Free.MemoryMiB >= r.Need.MemoryMiB && n.Free.DiskGB >= r.Need.DiskGB &&
-		(r.Region == "" || strings.EqualFold(r.Region, n.Region)) && (r.GPUs == 0 || n.FreeGPUs(r.GPU) >= r.GPUs) &&
-		(r.Image == "" || slices.Contains(n.Images, r.Image))
 }
 
 // FreeGPUs counts the free cards of a product; "" is any.

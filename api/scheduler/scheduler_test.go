@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"errors"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -57,5 +59,53 @@ func TestPick(t *testing.T) {
 				t.Errorf("got node %d, reason %q, %q; want %d, %q, %q", n.ID, cvm.ReasonOf(err), why, tt.want, tt.reason, tt.text)
 			}
 		})
+	}
+}
+
+// Of many nodes those are named that came nearest to fitting, and the others counted
+// by their reason, whatever order the nodes are in.
+func TestNearestFirst(t *testing.T) {
+	small := Resources{2, 2048, 40}
+	var nodes []Node
+	for i := range 30 {
+		nodes = append(nodes, node(int64(100+i), small, func(n *Node) { n.Name, n.Region = "far", "moon" }))
+	}
+	nodes = append(nodes, node(2, small, func(n *Node) { n.Online = false }), node(3, Resources{2, 9999, 40}, nil), node(1, small, nil))
+	r := Request{Region: "here", Need: Resources{9, 4096, 40}}
+	_, _, err := Pick(r, nodes)
+	const want = `no node can take this CVM: n3: has 2 vCPU free, 9 needed; n1: has 2 vCPU free, 9 needed, has 2048 MiB memory free, 4096 needed; n2: does not answer, ` +
+		`has 2 vCPU free, 9 needed, has 2048 MiB memory free, 4096 needed; and 30 in other regions than "here"`
+	var u *Unplaced
+	if !errors.As(err, &u) || err.Error() != want {
+		t.Fatalf("got  %v\nwant %s", err, want)
+	}
+	if cvm.ReasonOf(err) != ReasonNoCapacity || len(u.Verdicts) != 3 || u.Verdicts[0].Node.ID != 3 || u.Check() != "vcpu" {
+		t.Errorf("reason %q, check %q, %d verdicts", cvm.ReasonOf(err), u.Check(), len(u.Verdicts))
+	}
+	// More that are near than can be named.
+	for i := range 30 {
+		nodes = append(nodes, node(int64(10+i), small, nil))
+	}
+	if _, _, err = Pick(r, nodes); !strings.HasSuffix(err.Error(), `; and 12 with too few vCPU free, 1 not answering, 30 in other regions than "here"`) {
+		t.Error(err)
+	}
+	// One that is taken says so of the others.
+	nodes[5].Region, nodes[5].Free = "here", Resources{16, 16384, 400}
+	if n, why, err := Pick(r, nodes); err != nil || n.ID != 105 || !strings.Contains(why, "; not n3: has 2 vCPU free, 9 needed; not n1: ") ||
+		!strings.HasSuffix(why, `; nor 12 with too few vCPU free, 1 not answering, 29 in other regions than "here"`) {
+		t.Errorf("%d %s %v", n.ID, why, err)
+	}
+	// A region that no node is in.
+	if _, _, err = Pick(Request{Region: "sun"}, nodes); err.Error() != `no node can take this CVM: 63 in other regions than "sun"` {
+		t.Error(err)
+	}
+}
+
+func BenchmarkUnplaced10000(b *testing.B) {
+	nodes := randomNodes(rand.New(rand.NewPCG(1, 1)), 10000)
+	for b.Loop() {
+		if _, _, err := Pick(Request{Need: Resources{2, 4096, 40}, Region: "moon", Image: "x"}, nodes); err == nil {
+			b.Fatal("placed")
+		}
 	}
 }

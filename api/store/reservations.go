@@ -50,6 +50,15 @@ type Reservation struct {
 	ExpiresAt time.Time
 }
 
+// Promised is what is promised on nodes, as of one moment.
+type Promised struct {
+	// Rooms sums, by node, what live CVMs take and the reservations that have not
+	// expired. Nodes with neither are missing.
+	Rooms map[int64]Room
+	// Held are the ids of the reservations in it.
+	Held map[string]bool
+}
+
 // Reservations hold for all API processes together, and over their restarts.
 type Reservations interface {
 	// HoldRoom stores one unless the node's CVMs, the reservations on it and this one
@@ -57,9 +66,8 @@ type Reservations interface {
 	HoldRoom(ctx context.Context, r Reservation, limit Room) error
 	// FreeRoom gives one back; one that is gone is no error.
 	FreeRoom(ctx context.Context, id string) error
-	// PromisedRoom sums, by node, what live CVMs take and the reservations that have
-	// not expired. Nodes with neither are missing.
-	PromisedRoom(ctx context.Context) (map[int64]Room, error)
+	// PromisedRoom is what is promised on a node, or (0) on all.
+	PromisedRoom(ctx context.Context, node int64) (Promised, error)
 	// ReplicasOf counts an app's live CVMs by node.
 	ReplicasOf(ctx context.Context, appID string) (map[int64]int, error)
 }

@@ -94,7 +94,7 @@ func readNew(t *testing.T, st *DB) {
 	if h, err := st.Held(ctx, 7); err != nil || h != (billing.Held{CVMs: 2, VCPU: 4, MemoryMB: 4096, DiskGB: 40}) {
 		t.Errorf("the workspace holds %+v, %v", h, err)
 	}
-	if r, err := st.PromisedRoom(ctx); err != nil || len(r) != 1 || r[7] != (store.Room{VCPU: 2, MemoryMiB: 2048, DiskGB: 40}) {
+	if r, err := st.PromisedRoom(ctx, 0); err != nil || len(r.Rooms) != 1 || r.Rooms[7] != (store.Room{VCPU: 2, MemoryMiB: 2048, DiskGB: 40}) {
 		t.Errorf("promised: %+v, %v", r, err)
 	}
 	if page, n, err := st.AppPage(ctx, store.ListQuery{Workspace: 7, Limit: 5}); err != nil || n != 2 || len(page) != 2 || page[0][0].Name != "name-1" || page[0][0].VCPU != 2 {
@@ -103,7 +103,7 @@ func readNew(t *testing.T, st *DB) {
 	if _, err := st.Change(ctx, 1, nil, func(c *store.Change) error { c.SetStatus("stopped", "x"); return nil }); err != nil {
 		t.Error(err)
 	}
-	if r, err := st.PromisedRoom(ctx); err != nil || r[7] != (store.Room{DiskGB: 40}) {
+	if r, err := st.PromisedRoom(ctx, 0); err != nil || r.Rooms[7] != (store.Room{DiskGB: 40}) {
 		t.Errorf("promised after a stop: %+v, %v", r, err)
 	}
 }

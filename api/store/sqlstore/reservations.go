@@ -25,7 +25,7 @@ func (d *DB) HoldRoom(ctx context.Context, r store.Reservation, limit store.Room
 		if err != nil {
 			return fmt.Errorf("reading reservations: %w", err)
 		}
-		promised, err := rows(ctx, tx, scanRoom, `SELECT node_id, vcpu, memory_mib, disk_gb, gpus FROM node_rooms WHERE node_id = ?`, r.NodeID)
+		promised, err := rows(ctx, tx, scanRoom, `SELECT '', node_id, vcpu, memory_mib, disk_gb, gpus FROM node_rooms WHERE node_id = ?`, r.NodeID)
 		if err != nil {
 			return err
 		}
@@ -53,21 +53,33 @@ func (d *DB) FreeRoom(ctx context.Context, id string) error {
 }
 
 type nodeRoom struct {
+	held string // the reservation's id; "" for CVMs
 	node int64
 	room store.Room
 }
 
 func scanRoom(s scanner) (h nodeRoom, err error) {
-	return h, s.Scan(&h.node, &h.room.VCPU, &h.room.MemoryMiB, &h.room.DiskGB, &h.room.GPUs)
+	return h, s.Scan(&h.held, &h.node, &h.room.VCPU, &h.room.MemoryMiB, &h.room.DiskGB, &h.room.GPUs)
 }
 
-// PromisedRoom sums what CVMs take and what is reserved, by node.
-func (d *DB) PromisedRoom(ctx context.Context) (map[int64]store.Room, error) {
-	all, err := rows(ctx, d.db, scanRoom, `SELECT node_id, vcpu, memory_mib, disk_gb, gpus FROM node_rooms
-		UNION ALL SELECT node_id, SUM(vcpu), SUM(memory_mib), SUM(disk_gb), SUM(gpus) FROM reservations WHERE expires_at > ? GROUP BY node_id`, ms(d.now()))
-	out := make(map[int64]store.Room, len(all))
+// PromisedRoom sums what CVMs take and what is reserved, by node. It is one statement:
+// a reservation that becomes a CVM meanwhile counts once.
+func (d *DB) PromisedRoom(ctx context.Context, node int64) (store.Promised, error) {
+	query, args := `SELECT '' AS held, node_id, vcpu, memory_mib, disk_gb, gpus FROM node_rooms`, []any{}
+	held := ` UNION ALL SELECT id, node_id, vcpu, memory_mib, disk_gb, gpus FROM reservations WHERE expires_at > ?`
+	if node != 0 {
+		query, args, held = query+` WHERE node_id = ?`, append(args, node), held+` AND node_id = ?`
+	}
+	if args = append(args, ms(d.now())); node != 0 {
+		args = append(args, node)
+	}
+	all, err := rows(ctx, d.db, scanRoom, query+held, args...)
+	out := store.Promised{Rooms: make(map[int64]store.Room, len(all)), Held: map[string]bool{}}
 	for _, h := range all {
-		out[h.node] = out[h.node].Plus(h.room)
+		out.Rooms[h.node] = out.Rooms[h.node].Plus(h.room)
+		if h.held != "" {
+			out.Held[h.held] = true
+		}
 	}
 	return out, err
 }

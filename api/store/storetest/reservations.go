@@ -42,8 +42,16 @@ func reservations(t *testing.T, x *suite) {
 	if n != 4 {
 		t.Fatalf("%d reservations in the room of 4", n)
 	}
-	if sum := must[map[int64]store.Room](t)(x.s.PromisedRoom(ctx)); sum[c.NodeID] != limit {
+	if sum := must[store.Promised](t)(x.s.PromisedRoom(ctx, 0)).Rooms; sum[c.NodeID] != limit {
 		t.Errorf("promised %+v", sum)
+	}
+	for _, node := range []int64{0, c.NodeID} {
+		if p := must[store.Promised](t)(x.s.PromisedRoom(ctx, node)); len(p.Held) != 4 || !p.Held[won] || p.Rooms[c.NodeID] != limit {
+			t.Errorf("node %d: %+v", node, p)
+		}
+	}
+	if p := must[store.Promised](t)(x.s.PromisedRoom(ctx, c.NodeID+1)); len(p.Held) != 0 || len(p.Rooms) != 0 {
+		t.Errorf("another node: %+v", p)
 	}
 	redeem := func(id string) error {
 		_, err := x.s.Change(ctx, c.ID, nil, func(ch *store.Change) error { ch.Reservation = id; return nil })
@@ -67,7 +75,7 @@ func reservations(t *testing.T, x *suite) {
 	if err := redeem("last"); !errors.Is(err, store.ErrReservationGone) {
 		t.Errorf("redeemed too late: %v", err)
 	}
-	if sum := must[map[int64]store.Room](t)(x.s.PromisedRoom(ctx)); len(sum) != 1 || sum[c.NodeID] != c.Takes() {
+	if sum := must[store.Promised](t)(x.s.PromisedRoom(ctx, 0)).Rooms; len(sum) != 1 || sum[c.NodeID] != c.Takes() {
 		t.Errorf("expired, and promised: %+v", sum)
 	}
 	if err := reserve("after", store.Room{VCPU: 4, MemoryMiB: 4096, DiskGB: 100}); err != nil {
@@ -81,7 +89,7 @@ func reservations(t *testing.T, x *suite) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if sum := must[map[int64]store.Room](t)(x.s.PromisedRoom(ctx)); sum[c.NodeID].GPUs != cards {
+		if sum := must[store.Promised](t)(x.s.PromisedRoom(ctx, 0)).Rooms; sum[c.NodeID].GPUs != cards {
 			t.Errorf("%s: promised %+v", status, sum)
 		}
 		if h := must[billing.Held](t)(x.s.Held(ctx, a.WorkspaceID)); h.GPUs != 2 {

@@ -110,7 +110,7 @@ func (x *suite) agree(t *testing.T, workspaces ...int64) {
 			}
 		}
 	}
-	got := must[map[int64]store.Room](t)(x.s.PromisedRoom(ctx))
+	got := must[store.Promised](t)(x.s.PromisedRoom(ctx, 0)).Rooms
 	for n, r := range got {
 		if r != rooms[n] {
 			t.Errorf("node %d: promised %+v, its CVMs take %+v", n, r, rooms[n])
