@@ -51,9 +51,9 @@ type Config struct {
 	SimTEE string `toml:"simtee,omitempty"`
 	// CollateralURLs are PCS-shaped services, tried in order.
 	CollateralURLs []string `toml:"collateral_urls"`
-	// KDSURLs are AMD's key distribution service or shaped like it, tried in order.
-	// SEV-SNP proves no phase of the boot, so that no key is released to it; with them
-	// the refusal tells of a machine that is also revoked. Empty: nobody is asked.
+	// KDSURLs are AMD's key distribution service or shaped like it, tried in order. They
+	// are needed where attestation.snp admits guests: a revocation list that nobody
+	// fetched refuses.
 	KDSURLs []string `toml:"kds_urls,omitempty"`
 	// Fetch says how what they answer is kept.
 	Fetch Fetch `toml:"collateral"`
@@ -102,6 +102,10 @@ type Attestation struct {
 	// AnyACPI admits variant lite and legacy without judging the ACPI tables that the
 	// host gave the firmware; reports say so. Otherwise reference values list them.
 	AnyACPI bool `toml:"any_acpi,omitempty"`
+	// SNP says what of SEV-SNP guests is admitted; absent: none, whatever the roots say.
+	// SEV-SNP proves no phase of the boot, so that keys are released once per launch
+	// (docs/design/006-sev-snp.md). Members of the KMS are never admitted by it.
+	SNP *attest.SNPPolicy `toml:"snp,omitempty"`
 	// ReferenceValues names a signed feed of reference values; optional.
 	ReferenceValues ReferenceValues `toml:"reference_values,omitempty"`
 }
@@ -167,6 +171,10 @@ func (c *Config) Validate() error {
 	if err := c.Attestation.ReferenceValues.validate(); err != nil {
 		errs = append(errs, err)
 	}
+	if s := c.Attestation.SNP; s != nil && s.Admit {
+		bad(len(s.Products) > 0, "attestation.snp: admit without products: name Milan, Genoa or Turin")
+		bad(len(c.KDSURLs) > 0 || c.Collateral != nil || c.Fetch.Bundle != "", "attestation.snp: admit without kds_urls: nobody would know AMD's revocation list")
+	}
 	return errors.Join(errs...)
 }
 
@@ -175,6 +183,9 @@ func (c *Config) Validate() error {
 func (a Attestation) policy() (attest.Policy, error) {
 	p := attest.Policy{TCBStatus: a.TCBStatus, DenyAdvisories: a.DenyAdvisories, MinEvalNumber: a.MinEvalNumber, TD: attest.StrictTD(), Image: measure.Policy{Variants: a.Variants, AnyACPI: a.AnyACPI}}
 	p.TD.AnyMRSeam, p.TD.MRSeam = false, a.MRSeam
+	if a.SNP != nil {
+		p.SNP = *a.SNP
+	}
 	if a.Genuine {
 		p.Roots = append(attest.IntelRoots(), attest.AMDRoots()...)
 	}

@@ -133,9 +133,7 @@ func (m *Member) record(ctx context.Context, a *authorized) (keyring.Recorded, e
 		cmd.Decide = &keyring.Decide{
 			Leaf: a.leaf(lease), Nonce: a.nonce, NonceExpires: a.nonceEnd, Lease: lease, Heights: heights(a.decision.View),
 		}
-		if a.noNonce {
-			cmd.Decide.Once = []keyring.Once{usedKey(a.client)}
-		}
+		cmd.Decide.Once = a.redeems()
 		_, err := m.propose(ctx, cmd)
 		switch cvm.ReasonOf(err) {
 		case "":
@@ -163,7 +161,7 @@ func (m *Member) newLease(a *authorized) *keyring.Lease {
 	l := &keyring.Lease{
 		ID: hex.EncodeToString(id), AppID: c.AppID, InstanceID: c.InstanceID, ComposeHash: c.ComposeHash, MRBoot: c.MRBoot[:],
 		ClientKey: a.client, Simulated: c.Platform == cvm.PlatformSimulated, Epoch: m.vault.Load().Epoch(), Issued: m.now().UTC(),
-		EnvTracked: a.tracked, EnvCounter: a.context.EnvCounter, EnvSHA256: a.context.EnvSHA256, Boot: governance.RequestOf(c), NoNonce: a.noNonce,
+		EnvTracked: a.tracked, EnvCounter: a.context.EnvCounter, EnvSHA256: a.context.EnvSHA256, Boot: governance.RequestOf(c), NoNonce: a.noNonce, Launch: launchID(c),
 	}
 	if a.compose != nil && a.compose.PortPolicy != nil {
 		l.PortPolicy, _ = json.Marshal(a.compose.PortPolicy)
@@ -174,6 +172,7 @@ func (m *Member) newLease(a *authorized) *keyring.Lease {
 func (a *authorized) leaf(lease *keyring.Lease) ledger.Leaf {
 	l := leafOf(a.v.Claims(), a.decision)
 	l.ClientKey, l.LeaseID, l.Epoch, l.NoNonce = a.client, lease.ID, lease.Epoch, a.noNonce
+	l.Note = launchNote(a.v.Claims())
 	l.EnvSHA256, l.EnvCounter, l.EnvSigned = a.context.EnvSHA256, a.context.EnvCounter, a.signed
 	return l
 }

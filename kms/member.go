@@ -295,7 +295,7 @@ func (m *Member) believe(ctx context.Context, c *claim.Claims) ratls.VerifyPeer 
 }
 
 func (m *Member) believePeer(ctx context.Context, ev attest.Evidence, binding [64]byte) (claim.Claims, error) {
-	v, err := m.judge(ctx, ev, binding, claim.PhaseRunning)
+	v, err := m.judgePhase(ctx, ev, binding, claim.PhaseRunning) // members run on TEEs with registers
 	if err != nil {
 		return claim.Claims{}, err
 	}

@@ -122,7 +122,11 @@ func (m *Member) refAppKey(ctx context.Context, req appKeyRequest, st *tls.Conne
 	if err != nil {
 		return out, m.refused(ctx, err)
 	}
-	a, err := m.authorize(ctx, &verified{v: v, client: hashHex(leaf.RawSubjectPublicKeyInfo), noNonce: true})
+	asked := &verified{v: v, client: hashHex(leaf.RawSubjectPublicKeyInfo), noNonce: true}
+	if err := m.checkLaunch(asked); err != nil {
+		return out, m.refused(ctx, err)
+	}
+	a, err := m.authorize(ctx, asked)
 	if err != nil {
 		return out, m.refused(ctx, err)
 	}
@@ -186,6 +190,10 @@ func (m *Member) refSignCert(ctx context.Context, req refSignCertRequest) (out r
 		return out, err
 	}
 	l := rec.Lease()
+	if l.Launch != launchID(v.Claims()) {
+		return out, cvm.Errorf(cvm.Denied, "no keys were released to this launch of the instance").WithReason(kmsapi.ReasonLeaseUnknown).
+			WithFix("restart the instance: it asks for its keys again")
+	}
 	if err := m.still(ctx, l.Boot); err != nil {
 		return out, err
 	}

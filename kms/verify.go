@@ -36,7 +36,7 @@ func (r *refusal) Unwrap() error { return r.err }
 // of TEE: about 16 MiB in all.
 const maxHosts = 4096
 
-// evidence parses and verifies an attestation for one binding and one phase.
+// evidence parses and verifies a guest's attestation for one binding and one phase.
 func (m *Member) evidence(ctx context.Context, raw []byte, binding [64]byte, phase claim.Phase) (attest.Verified, error) {
 	ev, err := attest.ParseEvidence(raw)
 	if err != nil {
@@ -45,7 +45,17 @@ func (m *Member) evidence(ctx context.Context, raw []byte, binding [64]byte, pha
 	return m.judge(ctx, ev, binding, phase)
 }
 
+// judge verifies a guest's evidence. SEV-SNP shows no phase of the boot: where the
+// configuration admits it, what a phase stands for is held up otherwise (launch.go).
 func (m *Member) judge(ctx context.Context, ev attest.Evidence, binding [64]byte, phase claim.Phase) (attest.Verified, error) {
+	if s := m.cfg.Attestation.SNP; s != nil && s.Admit && ev.Variant == cvm.VariantSNP {
+		phase = claim.PhaseUnproven
+	}
+	return m.judgePhase(ctx, ev, binding, phase)
+}
+
+// judgePhase verifies anybody's evidence, which must show the phase.
+func (m *Member) judgePhase(ctx context.Context, ev attest.Evidence, binding [64]byte, phase claim.Phase) (attest.Verified, error) {
 	p, err := m.values.policy()
 	if err != nil {
 		return attest.Verified{}, err
@@ -86,12 +96,12 @@ func (m *Member) rejected(ev attest.Evidence, set collateral.Set, p attest.Polic
 		return out
 	}
 	p.ReportData, p.AnyReportData = nil, true
-	p.Phases = []claim.Phase{claim.PhaseEarly, claim.PhaseRelease, claim.PhaseBooting, claim.PhaseRunning}
+	p.Phases = []claim.Phase{claim.PhaseEarly, claim.PhaseRelease, claim.PhaseBooting, claim.PhaseRunning, claim.PhaseUnproven}
 	if lax, _, err := m.verifier.Verify(ev, set, p, m.now()); err == nil {
 		out.claims = lax.Claims()
 	} else { // what the vendor signed tells one such refusal from another
 		q := rej.Unverified
-		out.claims = claim.Claims{Platform: q.Platform, DeviceID: q.DeviceID, ReportData: q.ReportData, MRTD: q.MRTD, RTMR: q.RTMR}
+		out.claims = claim.Claims{Platform: q.Platform, DeviceID: q.DeviceID, ReportData: q.ReportData, MRTD: q.MRTD, RTMR: q.RTMR, SNP: q.SNP}
 	}
 	return out
 }
@@ -171,6 +181,9 @@ func (m *Member) verifyRelease(ctx context.Context, req kmsapi.ReleaseRequest, s
 		return nil, err
 	}
 	if err := out.readContext(req.Context); err != nil {
+		return nil, err
+	}
+	if err := m.checkLaunch(out); err != nil {
 		return nil, err
 	}
 	if m.machine.NonceUsed(out.nonce) {

@@ -124,6 +124,8 @@ type Lease struct {
 	Epoch       uint32          `json:"epoch"`
 	Issued      time.Time       `json:"issued"`
 	NoNonce     bool            `json:"no_nonce,omitempty"` // released over the reference's wire: not renewed
+	// Launch names the launch, where no register does: renewals must show the same.
+	Launch string `json:"launch,omitempty"`
 	// Boot is what the authority was asked: later certificates ask again.
 	Boot governance.BootRequest `json:"boot"`
 	Leaf int64                  `json:"leaf"`
