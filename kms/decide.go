@@ -161,7 +161,7 @@ func (m *Member) newLease(a *authorized) *keyring.Lease {
 	l := &keyring.Lease{
 		ID: hex.EncodeToString(id), AppID: c.AppID, InstanceID: c.InstanceID, ComposeHash: c.ComposeHash, MRBoot: c.MRBoot[:],
 		ClientKey: a.client, Simulated: c.Platform == cvm.PlatformSimulated, Epoch: m.vault.Load().Epoch(), Issued: m.now().UTC(),
-		EnvTracked: a.tracked, EnvCounter: a.context.EnvCounter, EnvSHA256: a.context.EnvSHA256, Boot: governance.RequestOf(c), NoNonce: a.noNonce, Launch: launchID(c),
+		EnvTracked: a.tracked, EnvCounter: a.context.EnvCounter, EnvSHA256: a.context.EnvSHA256, Boot: governance.RequestOf(c), NoNonce: a.noNonce, Launch: c.LaunchID(),
 	}
 	if a.compose != nil && a.compose.PortPolicy != nil {
 		l.PortPolicy, _ = json.Marshal(a.compose.PortPolicy)

@@ -1,8 +1,6 @@
 package kms
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 
 	"github.com/confidential-cloud/phala/appcompose"
@@ -10,31 +8,19 @@ import (
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/kms/keyring"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
+	"github.com/confidential-cloud/phala/ledger"
 )
 
 // What a SEV-SNP guest runs can have any data reported, and no register tells when. So
 // keys are released once per launch, which a guest asks for before it starts anything
 // (docs/design/006-sev-snp.md).
 
-// launchID names a launch by its REPORT_ID, which the firmware draws; "" for evidence
-// that shows phases instead.
-func launchID(c claim.Claims) string {
-	if c.SNP == nil {
-		return ""
-	}
-	h := sha256.New()
-	h.Write([]byte("phala-snp-launch:v1:"))
-	h.Write(c.DeviceID[:])
-	h.Write(c.SNP.ReportID[:])
-	return hex.EncodeToString(h.Sum(nil))
-}
-
 // redeems is what a release redeems for good beside its nonce.
 func (v *verified) redeems() (out []keyring.Once) {
 	if v.noNonce {
 		out = append(out, usedKey(v.client))
 	}
-	if id := launchID(v.v.Claims()); id != "" {
+	if id := v.v.Claims().LaunchID(); id != "" {
 		out = append(out, keyring.Once{ID: id, By: v.client})
 	}
 	return out
@@ -64,10 +50,9 @@ func (m *Member) checkLaunch(v *verified) error {
 
 // launchNote is what an allow's leaf says of evidence without phases.
 func launchNote(c claim.Claims) json.RawMessage {
-	id := launchID(c)
-	if id == "" {
+	if c.SNP == nil {
 		return nil
 	}
-	b, _ := json.Marshal(map[string]string{"phase": string(c.Phase), "launch": id}) // plain data: it always encodes
+	b, _ := json.Marshal(ledger.LaunchNote{Phase: string(c.Phase), Launch: c.LaunchID()}) // plain data: it always encodes
 	return b
 }

@@ -139,7 +139,7 @@ func (m *Member) handleRenew(r *http.Request, req kmsapi.RenewRequest) (out kmsa
 		return out, err
 	}
 	l, c := rec.Lease(), v.Claims()
-	if c.AppID != l.AppID || c.InstanceID != l.InstanceID || c.ComposeHash != l.ComposeHash || !bytes.Equal(c.MRBoot[:], l.MRBoot) || launchID(c) != l.Launch {
+	if c.AppID != l.AppID || c.InstanceID != l.InstanceID || c.ComposeHash != l.ComposeHash || !bytes.Equal(c.MRBoot[:], l.MRBoot) || c.LaunchID() != l.Launch {
 		return out, m.refused(ctx, &refusal{genuine: true, claims: c, err: cvm.Errorf(cvm.Denied,
 			"the evidence is of another boot than the one the lease was given to").WithReason(kmsapi.ReasonLeaseUnknown)})
 	}

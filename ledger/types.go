@@ -56,6 +56,13 @@ type Leaf struct {
 	Note       json.RawMessage `json:"note,omitempty"`       // kind-specific facts (join: verifier key)
 }
 
+// LaunchNote is the note of an allow whose evidence shows no phase of the boot: keys
+// were released to that launch, once.
+type LaunchNote struct {
+	Phase  string `json:"phase"`  // unproven
+	Launch string `json:"launch"` // claim.Claims.LaunchID
+}
+
 // Receipt is what a release hands out so that anyone can check that its decision
 // is in the ledger: the leaf's exact bytes, its place, the proof, and a checkpoint
 // (a signed note) that covers it.

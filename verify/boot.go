@@ -48,6 +48,9 @@ func (b *boot) verify(ctx context.Context, ev guestapi.Evidence) {
 	if claims.Platform == cvm.PlatformSimulated {
 		b.report.banner(BannerSimulated)
 	}
+	if claims.Phase == claim.PhaseUnproven {
+		b.report.banner(BannerUnproven)
+	}
 	doc := b.identity(claims, ev)
 	b.step(b.sec("decision").Title)
 	b.decision(ctx, claims, ev, doc)
@@ -68,7 +71,7 @@ func (b *boot) evidence(ctx context.Context, shown guestapi.Evidence) (claim.Cla
 	if !ok {
 		return claim.Claims{}, false
 	}
-	v, checks, err := attest.Verify(ev, col, b.p.policy(guestapi.ReportDataEvidence(b.nonce, b.bound), values), b.s.Now())
+	v, checks, err := attest.Verify(ev, col, b.p.policy(ev.Variant, guestapi.ReportDataEvidence(b.nonce, b.bound), values), b.s.Now())
 	sec.Checks = append(sec.Checks, checks...)
 	if err != nil || !v.Valid() {
 		return claim.Claims{}, false
@@ -193,12 +196,22 @@ func leafDiffers(l ledger.Leaf, c claim.Claims, req governance.BootRequest) stri
 		{"mr_aggregated at boot", hex.EncodeToString(req.MRAggregated[:]), l.MRAggregate},
 		{"mr_system at boot", hex.EncodeToString(req.MRSystem[:]), l.MRSystem},
 		{"platform", string(c.Platform), l.Platform},
+		{"launch", c.LaunchID(), launchOf(l)},
 	} {
 		if f.want != f.got {
 			return fmt.Sprintf("its %s is %q, the evidence says %q", f.name, f.got, f.want)
 		}
 	}
 	return ""
+}
+
+// launchOf is the launch that a release went to, where evidence shows no phase.
+func launchOf(l ledger.Leaf) string {
+	var n ledger.LaunchNote
+	if json.Unmarshal(l.Note, &n) != nil {
+		return ""
+	}
+	return n.Launch
 }
 
 // orZero spells an absent instance id as the zero id.

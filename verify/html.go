@@ -131,10 +131,16 @@ func (r *Report) facts() []fact {
 	}
 	f := []fact{
 		{"App", c.AppID.String()}, {"Instance", c.InstanceID.String()}, {"Compose hash", c.ComposeHash.String()},
-		{"OS image", c.OSImageHash.String()}, {"Device", c.DeviceID.String()}, {"TCB", c.TCB.Status},
-		{"MRTD", c.MRTD.String()}, {"RTMR0", c.RTMR[0].String()}, {"RTMR1", c.RTMR[1].String()}, {"RTMR2", c.RTMR[2].String()},
-		{"RTMR3", c.RTMR[3].String()}, {"mr_aggregated at boot", hex.EncodeToString(c.MRBoot[:])}, {"Root key (sha256)", c.RootSPKI},
+		{"OS image", c.OSImageHash.String()}, {"Device", c.DeviceID.String()}, {"TCB", c.TCB.Status}, {"Phase of the boot", string(c.Phase)},
 	}
+	if s := c.SNP; s != nil {
+		f = append(f, fact{"Evidence", "sev-snp, " + s.Product}, fact{"Launch digest", s.Measurement.String()},
+			fact{"HOST_DATA", hex.EncodeToString(s.HostData[:])}, fact{"REPORT_ID", hex.EncodeToString(s.ReportID[:])})
+	} else {
+		f = append(f, fact{"MRTD", c.MRTD.String()}, fact{"RTMR0", c.RTMR[0].String()}, fact{"RTMR1", c.RTMR[1].String()},
+			fact{"RTMR2", c.RTMR[2].String()}, fact{"RTMR3", c.RTMR[3].String()})
+	}
+	f = append(f, fact{"mr_aggregated at boot", hex.EncodeToString(c.MRBoot[:])}, fact{"Root key (sha256)", c.RootSPKI})
 	if v := r.App.View; v != nil {
 		f = append(f, fact{"Decided by", fmt.Sprintf("%s on chain %d", v.Contract, v.ChainID)},
 			fact{"At blocks", fmt.Sprintf("final %d %s, head %d %s", v.Final.Number, v.Final.Hash, v.Head.Number, v.Head.Hash)})

@@ -76,6 +76,9 @@ type TEEPins struct {
 
 	ImageVariants []string `toml:"image_variants" json:"image_variants"` // "lite", "container" (simulated platform only)
 	AnyACPI       bool     `toml:"any_acpi,omitempty" json:"any_acpi,omitempty"`
+	// SNP says what of SEV-SNP is admitted, whose evidence shows no phase of the boot.
+	// Absent: none.
+	SNP *attest.SNPPolicy `toml:"snp,omitempty" json:"snp,omitempty"`
 	// ReferenceValues names a signed feed of admitted TDX modules, images and ACPI
 	// tables. Absent: the compiled-in set, which lists none of them and leaves TDX
 	// modules to Intel's rating.
@@ -228,13 +231,22 @@ func (p Profile) MaxCollateralAge() (time.Duration, error) {
 	return time.ParseDuration(p.TEE.CollateralMaxAge)
 }
 
-// policy is what evidence must pass: phase running, bound to reportData. Which TDX
-// modules, images and ACPI tables are admitted is left to the reference values.
-func (p Profile) policy(reportData [64]byte, v refvalue.Values) attest.Policy {
+// policy is what evidence of a kind of TEE must pass: bound to reportData, and in phase
+// running. SEV-SNP has no phases; which launch the keys were released to is compared
+// with the ledger instead. Which TDX modules, images and ACPI tables are admitted is left
+// to the reference values.
+func (p Profile) policy(variant string, reportData [64]byte, v refvalue.Values) attest.Policy {
+	phase, snp := claim.PhaseRunning, attest.SNPPolicy{}
+	if p.TEE.SNP != nil {
+		snp = *p.TEE.SNP
+	}
+	if variant == cvm.VariantSNP && snp.Admit {
+		phase = claim.PhaseUnproven
+	}
 	td := attest.StrictTD()
 	td.AnyMRSeam, td.MRSeam = false, p.TEE.MRSeam
 	return v.Fill(attest.Policy{
-		TCBStatus: p.TEE.TCBStatus, DenyAdvisories: p.TEE.DenyAdvisories, MinEvalNumber: p.TEE.MinEvalNumber, ReportData: &reportData, Phases: []claim.Phase{claim.PhaseRunning}, TD: td,
+		TCBStatus: p.TEE.TCBStatus, DenyAdvisories: p.TEE.DenyAdvisories, MinEvalNumber: p.TEE.MinEvalNumber, ReportData: &reportData, Phases: []claim.Phase{phase}, TD: td, SNP: snp,
 		Image: measure.Policy{Variants: p.TEE.ImageVariants, AnyACPI: p.TEE.AnyACPI}, Roots: p.AdmittedRoots(),
 	})
 }

@@ -14,6 +14,7 @@ import (
 const (
 	BannerSimulated = "SIMULATED TEE: no hardware protects this app. The chain of checks is real, its root is not."
 	BannerUnsigned  = "UNSIGNED ENV: nobody vouched for the app's environment; the host could have replaced it."
+	BannerUnproven  = "UNPROVEN PHASE: SEV-SNP binds code and identity to the launch, and nothing that happened since; the keys went to this launch, once."
 	BannerNoNonce   = "NO NONCE: the keys were released to a client that cannot prove freshness."
 )
 

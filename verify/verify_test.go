@@ -188,6 +188,7 @@ func TestLeafOfAnotherBoot(t *testing.T) {
 		"mr":       func(l *ledger.Leaf) { l.MRAggregate = cvm.DeviceID{7}.String() },
 		"system":   func(l *ledger.Leaf) { l.MRSystem = cvm.DeviceID{7}.String() },
 		"platform": func(l *ledger.Leaf) { l.Platform = string(cvm.PlatformTDX) },
+		"launch":   func(l *ledger.Leaf) { l.Note = []byte(`{"phase":"unproven","launch":"ab"}`) },
 	} {
 		r := newWorld(t, change).run()
 		if got := names(r.Failures()); r.Verified || !slices.Contains(got, "app.ledger.leaf") {

@@ -1,5 +1,23 @@
 package claim
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+)
+
+// LaunchID names the launch of a SEV-SNP VM by its chip and its REPORT_ID, which the
+// firmware draws; "" for evidence that shows phases of a boot instead.
+func (c Claims) LaunchID() string {
+	if c.SNP == nil {
+		return ""
+	}
+	h := sha256.New()
+	h.Write([]byte("phala-snp-launch:v1:"))
+	h.Write(c.DeviceID[:])
+	h.Write(c.SNP.ReportID[:])
+	return hex.EncodeToString(h.Sum(nil))
+}
+
 // Names of the checks that only a verification of SEV-SNP evidence makes. The
 // others (QuoteParse, RootAdmitted, QuoteSignature, CollateralParse, CRLFresh,
 // CRLRevoked, TCBMatch, TCBStatus, ReportData, PhaseCheck, ImageMeasurement) mean the
