@@ -60,6 +60,9 @@ type Config struct {
 	DockerHost string            `toml:"docker_host"` // "" is the default socket
 	Network    container.Network `toml:"network"`
 	TEESocket  string            `toml:"tee_socket"` // control socket of the simulated TEE hardware
+	// Simulate is the kind of TEE that the container driver's guests get: "tdx" (also when
+	// "") or "snp". Machines of QEMU have the host's own.
+	Simulate string `toml:"simulate,omitempty"`
 
 	// DockerRegistry is a mirror of docker.io for guests, "http://ip:port" or
 	// https; InsecureRegistries are "ip:port" of private addresses.
@@ -113,6 +116,12 @@ type Config struct {
 	// Wrap puts something around the driver (tests of hosts that cheat).
 	Wrap func(machine.Driver) machine.Driver `toml:"-"`
 }
+
+// Kinds of TEE that the container driver simulates.
+const (
+	SimulateTDX = "tdx"
+	SimulateSNP = "snp"
+)
 
 // Logs bounds what is kept of each channel of a machine's output.
 type Logs struct {
@@ -187,6 +196,12 @@ func (c *Config) Validate() error {
 	case "dry":
 	default:
 		bad("driver %q: want qemu, container or dry", c.Driver)
+	}
+	switch {
+	case c.Simulate != "" && c.Simulate != SimulateTDX && c.Simulate != SimulateSNP:
+		bad("simulate %q: want %s or %s", c.Simulate, SimulateTDX, SimulateSNP)
+	case c.Simulate == SimulateSNP && c.Driver != "container":
+		bad("simulate %s: only the container driver simulates it; driver %s attests with the host's own hardware", c.Simulate, c.Driver)
 	}
 	errs = append(errs, c.validateRegistries()...)
 	errs = append(errs, c.validateHost()...)

@@ -1,8 +1,6 @@
 package vmm
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -67,6 +65,9 @@ func composeVMConfig(im *image.Image, m *machine.Machine, d machine.Description)
 	if n := len(m.NICs); n > 1 {
 		c.NumNICs = n
 	}
+	if isSNP(m, d) {
+		c.MRConfig = m.MRConfig
+	}
 	if d.Variant == qemu.Variant {
 		if err := c.commit(im, m, d); err != nil {
 			return "", err
@@ -86,10 +87,10 @@ func (c *vmConfig) commit(im *image.Image, m *machine.Machine, d machine.Descrip
 		return cvm.Errorf(cvm.Precondition, "guest image %s changed while it was read", im.Name).WithReason("image-broken")
 	}
 	c.TDXMeasurement = &t
-	if d.Accel != string(qemu.SNP) || m.NoTEE {
+	if !isSNP(m, d) {
 		return nil
 	}
-	c.TDXMeasurement, c.MRConfig = nil, m.MRConfig
+	c.TDXMeasurement = nil
 	snp := snpMeasurement{Measurement: t, VCPUs: m.Size.VCPU, VCPUType: qemu.SNPCPU, Features: 1}
 	if snp.Document, err = os.ReadFile(filepath.Join(im.Dir, "measurement.snp.cbor")); err != nil {
 		return cvm.Errorf(cvm.Precondition, "guest image %s: %w", im.Name, err).WithReason("image-no-snp").WithFix("use an image that has a measurement for SEV-SNP")
@@ -101,25 +102,12 @@ func (c *vmConfig) commit(im *image.Image, m *machine.Machine, d machine.Descrip
 
 // bind says to what the launch of a machine is bound: on SEV-SNP to the MrConfig
 // document (version 3), else to the compose hash (version 1).
-func bind(m *machine.Machine, doc *appcompose.Document, app cvm.AppID, d machine.Description) (err error) {
+func bind(m *machine.Machine, doc *appcompose.Document, app cvm.AppID, instance cvm.InstanceID, d machine.Description) (err error) {
 	m.MRConfigID = mrConfigID(doc.Hash())
-	if d.Accel != string(qemu.SNP) || m.NoTEE {
+	if !isSNP(m, d) {
 		return nil
 	}
-	config := attest.MRConfig{AppID: app.String(), ComposeHash: doc.Hash().String(), KeyProvider: doc.Provider(), KeyProviderID: doc.KeyProviderID, Version: 3}
-	if doc.ManifestVersion >= 3 {
-		for _, script := range doc.InitScript {
-			config.InitScriptHashes = append(config.InitScriptHashes, fmt.Sprintf("%x", sha256.Sum256([]byte(script))))
-		}
-		if len(m.GPUs) > 0 {
-			gpu, err := doc.GPUPolicyHash()
-			if err != nil {
-				return err
-			}
-			config.GPUPolicyHash = hex.EncodeToString(gpu[:])
-		}
-	}
-	if m.MRConfig, err = config.Document(); err != nil {
+	if m.MRConfig, err = launchDocument(m, doc, app, instance); err != nil {
 		return err
 	}
 	hash := attest.HostData(m.MRConfig)
@@ -138,7 +126,7 @@ func mrConfigID(h cvm.ComposeHash) (m cvm.Measurement) {
 
 // writeShared lays out the host-shared files for the next boot. Each boot gets a
 // fresh directory content: a file that is not set any more must not stay.
-func (m *VMM) writeShared(r *record, vmConfig string) error {
+func (m *VMM) writeShared(r *record, vmConfig, mrConfig string) error {
 	dir := m.store.shared(r.VM.Spec.ID)
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("host-shared files: %w", err)
@@ -146,11 +134,15 @@ func (m *VMM) writeShared(r *record, vmConfig string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("host-shared files: %w", err)
 	}
-	sys, err := json.Marshal(guestapi.SysConfig{
+	conf := guestapi.SysConfig{
 		KMSURLs: orEmpty(r.VM.Spec.KMSURLs), GatewayURLs: orEmpty(r.VM.Spec.GatewayURLs), PCCSURL: m.cfg.PCCSURL,
 		DockerRegistry: m.cfg.DockerRegistry, InsecureRegistries: m.cfg.InsecureRegistries,
 		HostAPIURL: "unix://" + guestapi.HostSock, VMConfig: vmConfig,
-	})
+	}
+	if mrConfig != "" {
+		conf.MRConfig = mrConfig
+	}
+	sys, err := json.Marshal(conf)
 	if err != nil {
 		return fmt.Errorf("encoding .sys-config.json: %w", err)
 	}

@@ -260,13 +260,18 @@ func (v *vm) plugIn(ctx context.Context, r *record, m *machine.Machine, im *imag
 	if err != nil {
 		return nil, err
 	}
-	if err := bind(m, doc, r.VM.Spec.AppID, v.m.described()); err != nil {
+	if isSNP(m, v.m.described()) {
+		if err := v.settleInstance(r, doc); err != nil {
+			return nil, err
+		}
+	}
+	if err := bind(m, doc, r.VM.Spec.AppID, r.VM.InstanceID, v.m.described()); err != nil {
 		return nil, err
 	}
 	if m.VMConfig, err = composeVMConfig(im, m, v.m.described()); err != nil {
 		return nil, err
 	}
-	if err := v.m.writeShared(r, m.VMConfig); err != nil {
+	if err := v.m.writeShared(r, m.VMConfig, m.MRConfig); err != nil {
 		return nil, err
 	}
 	if err := v.serveHost(ctx); err != nil {

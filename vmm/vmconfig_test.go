@@ -117,11 +117,11 @@ func TestVMConfigOfSNP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := bind(&m, doc, cvm.AppID{5}, d); err != nil {
+	if err := bind(&m, doc, cvm.AppID{5}, cvm.InstanceID{6}, d); err != nil {
 		t.Fatal(err)
 	}
 	config, err := attest.ParseMRConfig(m.MRConfig)
-	if err != nil || config.ComposeHash != doc.Hash().String() || config.AppID != (cvm.AppID{5}).String() || config.KeyProvider != "kms" || len(config.InitScriptHashes) != 1 || config.GPUPolicyHash == "" {
+	if err != nil || config.ComposeHash != doc.Hash().String() || config.AppID != (cvm.AppID{5}).String() || config.KeyProvider != "kms" || config.InstanceID != (cvm.InstanceID{6}).String() || len(config.InitScriptHashes) != 1 || config.GPUPolicyHash == "" {
 		t.Errorf("%+v %v", config, err)
 	}
 	if hash := attest.HostData(m.MRConfig); m.MRConfigID[0] != 3 || !bytes.Equal(m.MRConfigID[1:33], hash[:]) {
@@ -141,7 +141,7 @@ func TestVMConfigOfSNP(t *testing.T) {
 	}
 
 	m.NoTEE = true
-	if err := bind(&m, doc, cvm.AppID{5}, d); err != nil || m.MRConfigID != mrConfigID(doc.Hash()) {
+	if err := bind(&m, doc, cvm.AppID{5}, cvm.InstanceID{6}, d); err != nil || m.MRConfigID != mrConfigID(doc.Hash()) {
 		t.Errorf("without TEE: %s %v", m.MRConfigID, err)
 	}
 }

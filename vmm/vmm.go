@@ -134,7 +134,7 @@ func newDriver(cfg Config, walls *confine.Confiner) (machine.Driver, error) {
 		return qemu.New(q)
 	}
 	cfg.Network.DockerHost = cfg.DockerHost
-	return container.New(container.Config{DockerHost: cfg.DockerHost, Network: cfg.Network, TEE: simtee.NewControl(cfg.TEESocket), Log: cfg.Log})
+	return container.New(container.Config{DockerHost: cfg.DockerHost, Network: cfg.Network, TEE: simtee.NewControl(cfg.TEESocket), SNP: cfg.Simulate == SimulateSNP, Log: cfg.Log})
 }
 
 // Ready is closed when the API answers.

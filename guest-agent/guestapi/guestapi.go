@@ -244,10 +244,12 @@ type SysConfig struct {
 	DockerRegistry     string         `json:"docker_registry,omitempty"`     // mirror for docker.io, "http://ip:port"
 	InsecureRegistries []string       `json:"insecure_registries,omitempty"` // ours: private IP literals only
 	HostAPIURL         string         `json:"host_api_url,omitempty"`
+	// MRConfig is on SEV-SNP the document (a string) that HOST_DATA is the hash of; elsewhere
+	// it is not used.
+	MRConfig any `json:"mr_config,omitempty"`
 	// What the reference's hosts also write; this guest does not use it.
 	TproxyURLs  []string `json:"tproxy_urls,omitempty"` // old name of gateway_urls
 	NvidiaProxy string   `json:"nvidia_attestation_proxy_url,omitempty"`
-	MRConfig    any      `json:"mr_config,omitempty"`
 	VMConfig    string   `json:"vm_config"` // JSON string (A.7)
 }
 

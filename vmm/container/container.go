@@ -33,6 +33,8 @@ type Config struct {
 	DockerHost string  // "" is the environment's default socket
 	Network    Network // see DefaultNetwork
 	TEE        TEE     // the simulated hardware: simtee.NewControl(socket)
+	// SNP makes guests of the hardware's SEV-SNP side instead of TDs.
+	SNP bool
 	// Prefix of container and volume names; "" is DefaultPrefix.
 	Prefix string
 	// ImageRepo names guest images in the engine, default "phala-guest": the image with
@@ -46,9 +48,13 @@ type Config struct {
 // TEE is what the driver asks of the simulated hardware (simtee.Control).
 type TEE interface {
 	CreateTD(ctx context.Context, name, sock string, s simtee.Shape) error
+	CreateSNP(ctx context.Context, name, sock string, s simtee.SNPShape) error
 	DestroyTD(ctx context.Context, name string) error
 	Info(ctx context.Context) (simtee.Info, error)
 }
+
+// accelSNP is machine.Description's word for SEV-SNP guests.
+const accelSNP = "snp"
 
 const (
 	labelOwner = "cloud.phala.owner"
@@ -114,6 +120,13 @@ func (d *Driver) Describe(ctx context.Context) (machine.Description, error) {
 		return out, cvm.Errorf(cvm.Unavailable, "asking the simulated TEE hardware: %w", err)
 	}
 	out.DeviceID = info.DeviceID
+	if d.cfg.SNP {
+		if info.SNP == nil {
+			return out, cvm.Errorf(cvm.Precondition, "simulate is snp, and the simulated hardware has no SEV-SNP").WithReason("no-sev-snp").
+				WithFix("start the simulated hardware with SEV-SNP, or set simulate to tdx")
+		}
+		out.DeviceID, out.Accel = info.SNP.DeviceID, accelSNP
+	}
 	if _, err := d.cli.Ping(ctx); err != nil {
 		return out, engineError("docker engine", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -42,6 +43,7 @@ type tee struct {
 	tds  map[string]simtee.Shape
 	sock map[string]string
 	fail error
+	snps map[string]simtee.SNPShape // nil: this hardware has none
 }
 
 func (f *tee) CreateTD(_ context.Context, name, sock string, s simtee.Shape) error {
@@ -52,6 +54,14 @@ func (f *tee) CreateTD(_ context.Context, name, sock string, s simtee.Shape) err
 	}
 	f.tds[name], f.sock[name] = s, sock
 	return os.WriteFile(sock, nil, 0o600)
+}
+
+func (f *tee) CreateSNP(_ context.Context, name, _ string, s simtee.SNPShape) error {
+	if f.snps == nil {
+		return errors.New("this hardware has no SEV-SNP")
+	}
+	f.snps[name] = s
+	return nil
 }
 
 func (f *tee) DestroyTD(_ context.Context, name string) error {

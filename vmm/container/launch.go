@@ -53,6 +53,9 @@ func (d *Driver) Launch(ctx context.Context, m machine.Machine) (machine.Instanc
 // createTD gives the guest fresh registers. They follow from vm_config alone, so
 // that a verifier can recompute them.
 func (d *Driver) createTD(ctx context.Context, m machine.Machine) error {
+	if d.cfg.SNP {
+		return d.createSNP(ctx, m)
+	}
 	regs, err := measure.Container(m.VMConfig)
 	if err != nil {
 		return err
@@ -69,6 +72,26 @@ func (d *Driver) createTD(ctx context.Context, m machine.Machine) error {
 	if err != nil {
 		return cvm.Errorf(cvm.CodeOf(err), "making the simulated TD: %w", err).WithReason("tee-unavailable").
 			WithFix("is the simulated TEE hardware running?")
+	}
+	return nil
+}
+
+// createSNP launches a SEV-SNP guest, bound to what the VMM said (version 3 of
+// MRCONFIGID holds the same hash as HOST_DATA).
+func (d *Driver) createSNP(ctx context.Context, m machine.Machine) error {
+	if m.MRConfigID[0] != 3 {
+		return cvm.Errorf(cvm.Invalid, "a SEV-SNP guest without a MrConfig document").WithReason("no-mr-config")
+	}
+	digest, _, err := measure.ContainerSNP(m.VMConfig)
+	if err != nil {
+		return err
+	}
+	_ = d.cfg.TEE.DestroyTD(ctx, d.tdName(m.ID)) // of an earlier boot; usually there is none
+	sock := filepath.Join(m.Run, filepath.Base(guestapi.TEESock))
+	shape := simtee.SNPShape{Measurement: digest, HostData: [32]byte(m.MRConfigID[1:33]), SockMode: 0o600}
+	if err := d.cfg.TEE.CreateSNP(ctx, d.tdName(m.ID), sock, shape); err != nil {
+		return cvm.Errorf(cvm.CodeOf(err), "making the simulated SEV-SNP guest: %w", err).WithReason("tee-unavailable").
+			WithFix("is the simulated TEE hardware running, with SEV-SNP?")
 	}
 	return nil
 }
