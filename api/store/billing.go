@@ -92,7 +92,8 @@ type Metering interface {
 	// RunningMeters lists what stands open in a workspace (0: in all).
 	RunningMeters(ctx context.Context, workspace int64) ([]Running, error)
 	// Accruing sums what stands open in a workspace, as if it ended at a time, at the
-	// prices that it was opened with, and what an hour of it costs.
+	// prices that it was opened with, and what an hour of it costs. It may be more than
+	// the lines will be, by less than a micro-unit for each kind of each CVM.
 	Accruing(ctx context.Context, workspace int64, at time.Time) (amount, hourly billing.Micro, err error)
 	// MeteredUntil tells whether the ledger of a workspace is complete up to a time.
 	MeteredUntil(ctx context.Context, workspace int64, at time.Time) (bool, error)

@@ -12,7 +12,7 @@ type ListQuery struct {
 	Workspace     int64
 	Node          int64
 	App           string   // app id
-	Search        string   // in name, app id, uuid or instance id, whatever the case
+	Search        string   // within the name, or the beginning of app id, uuid or instance id; whatever the case
 	Status        []string // one of these
 	Offset, Limit int      // of a page; Limit 0 is all
 }

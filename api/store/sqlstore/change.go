@@ -104,6 +104,9 @@ func (d *DB) apply(ctx context.Context, tx *sqldb.Tx, id int64, made bool, enque
 	if err := count(ctx, tx, before, c.CVM); err != nil {
 		return c.CVM, err
 	}
+	if err := spell(ctx, tx, before, c.CVM); err != nil {
+		return c.CVM, err
+	}
 	if err := withinLimits(ctx, tx, &c); err != nil {
 		return c.CVM, err
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // where is the condition of a query on the CVM c, and its arguments.
-func where(q store.ListQuery) (string, []any) {
+func (d *DB) where(ctx context.Context, q store.ListQuery) (string, []any, error) {
 	cond, args := `c.deleted_at = 0 AND c.workspace_id = ?`, []any{q.Workspace}
 	and := func(c string, a ...any) { cond, args = cond+` AND `+c, append(args, a...) }
 	if q.Node != 0 {
@@ -24,15 +24,13 @@ func where(q store.ListQuery) (string, []any) {
 		and(`c.status IN (`+marks(len(q.Status))+`)`, anys(q.Status)...)
 	}
 	if q.Search != "" {
-		text := strings.ToLower(q.Search)
-		like := `%` + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + `%`
-		if strings.Trim(text, "0123456789abcdef-") == "" {
-			and(`(lower(c.name) LIKE ? ESCAPE '\' OR c.app_id LIKE ? ESCAPE '\' OR c.uuid LIKE ? ESCAPE '\' OR c.instance_id LIKE ? ESCAPE '\')`, like, like, like, like)
-		} else { // ids are hex: only a name can hold it
-			and(`lower(c.name) LIKE ? ESCAPE '\'`, like)
+		found, by, err := d.found(ctx, q.Workspace, q.Search)
+		if err != nil {
+			return "", nil, err
 		}
+		and(found, by...)
 	}
-	return cond, args
+	return cond, args, nil
 }
 
 // whole tells whether a query means all CVMs of the workspace, whose number is known.
@@ -70,7 +68,10 @@ func paged(query string, args []any, q store.ListQuery) (string, []any) {
 // Page returns the CVMs of a page, newest first, and how many match. The ids of the
 // page come from an index alone: what is skipped is not read.
 func (d *DB) Page(ctx context.Context, q store.ListQuery) (page []store.CVM, total int, err error) {
-	cond, args := where(q)
+	cond, args, err := d.where(ctx, q)
+	if err != nil {
+		return nil, 0, err
+	}
 	if whole(q) {
 		if err := d.total(ctx, `cvms`, q.Workspace, &total); err != nil {
 			return nil, 0, err
@@ -85,7 +86,10 @@ func (d *DB) Page(ctx context.Context, q store.ListQuery) (page []store.CVM, tot
 
 // AppPage returns the CVMs of a page of apps.
 func (d *DB) AppPage(ctx context.Context, q store.ListQuery) (page [][]store.CVM, total int, err error) {
-	cond, args := where(q)
+	cond, args, err := d.where(ctx, q)
+	if err != nil {
+		return nil, 0, err
+	}
 	if whole(q) {
 		if err := d.total(ctx, `apps`, q.Workspace, &total); err != nil {
 			return nil, 0, err

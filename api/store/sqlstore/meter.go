@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"time"
 
 	"github.com/confidential-cloud/phala/api/billing"
@@ -88,6 +89,7 @@ func meter(ctx context.Context, tx *sqldb.Tx, id int64, until, now time.Time, pr
 			return err
 		}
 	}
+	before := m.Copy()
 	var out []billing.Segment
 	for _, e := range events {
 		out = append(out, m.Apply(e, prices)...)
@@ -100,13 +102,13 @@ func meter(ctx context.Context, tx *sqldb.Tx, id int64, until, now time.Time, pr
 	if err != nil {
 		return fmt.Errorf("encoding meter: %w", err)
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO meters (cvm_id, workspace_id, at, running, compute_rate, storage_rate, compute_rest, storage_rest, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (cvm_id) DO UPDATE SET at = excluded.at, running = excluded.running, compute_rate = excluded.compute_rate, storage_rate = excluded.storage_rate,
-		compute_rest = excluded.compute_rest, storage_rest = excluded.storage_rest, body = excluded.body`,
-		id, c.WorkspaceID, ms(m.At), flag(m.Open()), int64(m.Rates[billing.Compute]), int64(m.Rates[billing.Storage]),
-		m.Rest[billing.Compute], m.Rest[billing.Storage], string(body)); err != nil {
+	if _, err := tx.ExecContext(ctx, `INSERT INTO meters (cvm_id, workspace_id, at, running, body) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (cvm_id) DO UPDATE SET at = excluded.at, running = excluded.running, body = excluded.body`,
+		id, c.WorkspaceID, ms(m.At), flag(m.Open()), string(body)); err != nil {
 		return fmt.Errorf("storing meter: %w", err)
+	}
+	if err := sumMeters(ctx, tx, c.WorkspaceID, before, m); err != nil {
+		return err
 	}
 	if _, err := tx.ExecContext(ctx, `DELETE FROM meter_due WHERE cvm_id = ?`, id); err != nil {
 		return fmt.Errorf("storing meter: %w", err)
@@ -248,19 +250,57 @@ func (d *DB) RunningMeters(ctx context.Context, workspace int64) ([]store.Runnin
 		WHERE m.running = 1 AND (? = 0 OR m.workspace_id = ?) ORDER BY c.id`, workspace, workspace)
 }
 
-// Accruing sums what stands open, as if it ended at a time, and what an hour of it
-// costs. Integers are divided as a meter does: each kind of each CVM by itself.
+// hour in milliseconds: rates are per hour.
+const hour = 3600_000
+
+// standing is what a meter adds to the sums of its workspace.
+type standing struct{ rate, hours, rest int64 }
+
+func standingOf(m billing.Meter) (s standing) {
+	if !m.Open() {
+		return s
+	}
+	since := ms(m.At)
+	for kind, rate := range m.Rates {
+		r := int64(rate)
+		if r > 0 {
+			s.rate, s.hours, s.rest = s.rate+r, s.hours+r*(since/hour), s.rest+r*(since%hour)-m.Rest[kind]
+		}
+	}
+	return s
+}
+
+// sumMeters moves the sums of a workspace from what a meter was to what it is.
+func sumMeters(ctx context.Context, tx *sqldb.Tx, workspace int64, was, is billing.Meter) error {
+	a, b := standingOf(was), standingOf(is)
+	if a == b {
+		return nil
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO meter_sums (workspace_id, rate, hours, rest) VALUES (?, ?, ?, ?)
+		ON CONFLICT (workspace_id) DO UPDATE SET rate = meter_sums.rate + excluded.rate, hours = meter_sums.hours + excluded.hours, rest = meter_sums.rest + excluded.rest`,
+		workspace, b.rate-a.rate, b.hours-a.hours, b.rest-a.rest); err != nil {
+		return fmt.Errorf("storing what accrues: %w", err)
+	}
+	return nil
+}
+
+// Accruing is what stands open, as if it ended at a time, and what an hour of it costs.
+// It is rounded once; lines are rounded for each kind of each CVM, so that they may be
+// less, by less than a micro-unit each.
 func (d *DB) Accruing(ctx context.Context, workspace int64, t time.Time) (amount, hourly billing.Micro, err error) {
-	// A meter that was moved since t counts nothing.
-	const open = `(CASE WHEN compute_rate > 0 AND at < ? THEN (compute_rate * (? - at) + compute_rest) / 3600000 ELSE 0 END
-		+ CASE WHEN storage_rate > 0 AND at < ? THEN (storage_rate * (? - at) + storage_rest) / 3600000 ELSE 0 END)`
-	now := ms(t)
-	err = d.db.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(`+open+`), 0) AS BIGINT), CAST(COALESCE(SUM(compute_rate + storage_rate), 0) AS BIGINT)
-		FROM meters WHERE running = 1 AND workspace_id = ?`, now, now, now, now, workspace).Scan(&amount, &hourly)
+	var s standing
+	err = notFound(d.db.QueryRowContext(ctx, `SELECT rate, hours, rest FROM meter_sums WHERE workspace_id = ?`, workspace).Scan(&s.rate, &s.hours, &s.rest))
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, 0, nil // nothing was metered yet
+	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("reading what accrues: %w", err)
 	}
-	return amount, hourly, nil
+	x := new(big.Int).Mul(big.NewInt(s.rate), big.NewInt(ms(t)))
+	x.Sub(x, new(big.Int).Mul(big.NewInt(s.hours), big.NewInt(hour)))
+	x.Sub(x, big.NewInt(s.rest))
+	// Meters may have been moved since t: they would count less than nothing.
+	return billing.Micro(max(x.Quo(x, big.NewInt(hour)).Int64(), 0)), billing.Micro(s.rate), nil
 }
 
 // MeteredUntil tells whether nothing before a time is missing.

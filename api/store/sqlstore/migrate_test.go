@@ -86,6 +86,11 @@ func writeOld(t *testing.T, src sqldb.Source, old fs.FS) {
 		exec(`INSERT INTO node_rooms (node_id, vcpu, memory_mib, disk_gb) VALUES (7, 2, 2048, 40)`)
 		exec(`INSERT INTO workspace_sums (workspace_id, cvms, apps, vcpu, memory_mib, disk_gb) VALUES (7, 2, 2, 4, 4096, 40)`)
 	}
+	if _, err := fs.Stat(old, "100_flat.sql"); err == nil { // and what names are found by
+		for _, g := range []string{"nam", "ame", "me-", "e-0", "e-1"} {
+			exec(`INSERT INTO name_grams (workspace_id, gram, cvm_id) SELECT 7, ?, id FROM cvms WHERE deleted_at = 0 AND name LIKE ?`, g, "%"+g+"%")
+		}
+	}
 }
 
 func readNew(t *testing.T, st *DB) {
@@ -99,6 +104,9 @@ func readNew(t *testing.T, st *DB) {
 	}
 	if page, n, err := st.AppPage(ctx, store.ListQuery{Workspace: 7, Limit: 5}); err != nil || n != 2 || len(page) != 2 || page[0][0].Name != "name-1" || page[0][0].VCPU != 2 {
 		t.Errorf("apps: %d %+v, %v", n, page, err)
+	}
+	if page, n, err := st.Page(ctx, store.ListQuery{Workspace: 7, Search: "ME-1"}); err != nil || n != 1 || len(page) != 1 || page[0].Name != "name-1" {
+		t.Errorf("found: %d %+v, %v", n, page, err)
 	}
 	if _, err := st.Change(ctx, 1, nil, func(c *store.Change) error { c.SetStatus("stopped", "x"); return nil }); err != nil {
 		t.Error(err)

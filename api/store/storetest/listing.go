@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
@@ -42,7 +43,18 @@ func listing(t *testing.T, x *suite) {
 		{store.ListQuery{Limit: 2, Offset: 9}, nil, 4},
 		{store.ListQuery{App: "aa"}, []string{"Vm_2", "Vm_0"}, 2},
 		{store.ListQuery{Search: "vM_"}, []string{"Vm_3", "Vm_2", "Vm_1", "Vm_0"}, 4},
+		{store.ListQuery{Search: "M_3"}, []string{"Vm_3"}, 1},
+		{store.ListQuery{Search: "vm_33"}, nil, 0},
+		{store.ListQuery{Search: "vm_4"}, nil, 0}, // deleted
+		{store.ListQuery{Search: "m_3", Status: []string{cloudapi.StatusRunning}}, nil, 0},
+		{store.ListQuery{Search: made[1].UUID}, []string{"Vm_1"}, 1},
+		{store.ListQuery{Search: strings.ToUpper(made[1].UUID[:30])}, []string{"Vm_3", "Vm_2", "Vm_1", "Vm_0"}, 4},
+		{store.ListQuery{Search: foreign.UUID}, nil, 0},
+		{store.ListQuery{Search: "vm"}, []string{"Vm_3", "Vm_2", "Vm_1", "Vm_0"}, 4},
 		{store.ListQuery{Search: "m%"}, nil, 0},
+		{store.ListQuery{Search: "_%3"}, nil, 0},
+		{store.ListQuery{Search: "vé€m\x00"}, nil, 0},
+		{store.ListQuery{Search: strings.Repeat("vm_3", 300)}, nil, 0},
 		{store.ListQuery{Search: "m?3"}, nil, 0},
 		{store.ListQuery{Search: "CC"}, []string{"Vm_3"}, 1},
 		{store.ListQuery{Status: []string{cloudapi.StatusRunning, "x"}}, []string{"Vm_1"}, 1},

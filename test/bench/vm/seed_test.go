@@ -137,8 +137,8 @@ func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f 
 	}); err != nil {
 		return err
 	}
-	if err := insert("meters", "cvm_id, workspace_id, at, running, compute_rate, storage_rate, body", func(i int) []any {
-		return []any{i + 1, p.WorkspaceID, now, 1, 58000, 2780, meter}
+	if err := insert("meters", "cvm_id, workspace_id, at, running, body", func(i int) []any {
+		return []any{i + 1, p.WorkspaceID, now, 1, meter}
 	}); err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f 
 			return err
 		}
 	}
-	if err := seedSums(tx, p.WorkspaceID, nodeIDs, from, n); err != nil {
+	if err := seedSums(tx, p.WorkspaceID, nodeIDs, from, n, now); err != nil {
 		return err
 	}
 	if tx.Kind == sqldb.Postgres {
@@ -158,8 +158,8 @@ func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f 
 	return err
 }
 
-// seedSums keeps the sums that the store keeps.
-func seedSums(tx *sqldb.Tx, workspace int64, nodeIDs []int64, from, n int) error {
+// seedSums keeps the sums that the store keeps, and what it finds names by.
+func seedSums(tx *sqldb.Tx, workspace int64, nodeIDs []int64, from, n int, now int64) error {
 	ctx := context.Background()
 	for i := from; i < from+n; {
 		node := i / perNode
@@ -171,6 +171,17 @@ func seedSums(tx *sqldb.Tx, workspace int64, nodeIDs []int64, from, n int) error
 			return err
 		}
 		i += some
+	}
+	const rate, hour = 58000 + 2780, 3600_000
+	if _, err := tx.ExecContext(ctx, `INSERT INTO meter_sums (workspace_id, rate, hours, rest) VALUES (?, ?, ?, ?)
+		ON CONFLICT (workspace_id) DO UPDATE SET rate = meter_sums.rate + excluded.rate, hours = meter_sums.hours + excluded.hours, rest = meter_sums.rest + excluded.rest`,
+		workspace, n*rate, int64(n)*rate*(now/hour), int64(n)*rate*(now%hour)); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `WITH RECURSIVE place (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM place WHERE i < 20)
+		INSERT INTO name_grams (workspace_id, gram, cvm_id) SELECT DISTINCT workspace_id, substr(lower(name), i, 3), id FROM cvms, place
+		WHERE id > ? AND id <= ? AND i <= length(name) - 2`, from, from+n); err != nil {
+		return err
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO workspace_sums (workspace_id, cvms, apps, vcpu, memory_mib, disk_gb) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (workspace_id) DO UPDATE SET cvms = workspace_sums.cvms + excluded.cvms, apps = workspace_sums.apps + excluded.apps,
