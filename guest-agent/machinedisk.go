@@ -61,12 +61,16 @@ func erase(dev string) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// closeDisk moves the generation for a clean end. Containers and engine are gone.
+// containersCgroup is where dockerd keeps its containers.
+const containersCgroup = cgroupRoot + "/docker"
+
+// closeDisk moves the generation for a clean end. The engine is gone; where it had to be
+// killed, its containers are not.
 func (a *Agent) closeDisk(ctx context.Context) error {
 	if a.disk == nil {
 		return nil
 	}
 	d := a.disk
 	a.disk = nil
-	return d.Close(ctx)
+	return errors.Join(vm.EndContainers(ctx, containersCgroup), d.Close(ctx))
 }

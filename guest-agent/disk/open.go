@@ -3,10 +3,7 @@ package disk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/keys"
@@ -274,11 +271,12 @@ func (o *Opened) generation(h Header, vol *device) error {
 	return o.count.load(h.Profile)
 }
 
-// Close unmounts the disk, moves its generation and unmaps it. Nothing may use the
-// mount any more.
+// Close unmounts the disk and what is mounted below it, moves its generation and unmaps
+// it. Who uses the mount must be ending: a disk that stays busy is an error, and the next
+// boot counts as one after a crash.
 func (o *Opened) Close(ctx context.Context) error {
-	if err := unix.Unmount(o.cfg.MountPoint, 0); err != nil {
-		return fmt.Errorf("data disk: unmounting %s: %w", o.cfg.MountPoint, err)
+	if err := release(ctx, o.cfg.MountPoint, o.cfg.mapped()); err != nil {
+		return err
 	}
 	vol, err := openDevice(o.cfg.mapped())
 	if err == nil {
