@@ -220,3 +220,53 @@ func TestLegacyCreateNeedsNoChain(t *testing.T) {
 		t.Errorf("on a chain: %d %s", code, text)
 	}
 }
+
+// TestAppsFilters: each condition that the public CLI can send is one; what no CVM meets
+// shows nothing, and pages count what is shown.
+func TestAppsFilters(t *testing.T) {
+	w := newWorld(t, nil)
+	vm, _ := w.deploy("my-app", 1, nil)
+	w.deploy("other-app", 2, map[string]any{"public_logs": false})
+	get := func(query string) cloudapi.Apps {
+		t.Helper()
+		return call[cloudapi.Apps](w, 200, "GET", "/apps?"+query, nil, nil)
+	}
+	all := "listed=false&base_image=phala-1.0.0&instance_type=tdx.small&kms_slug=KMS&kms_type=base&node=node-1&region=here&status=running"
+	if a := get(all); a.Total != 2 || len(a.DstackApps) != 2 {
+		t.Errorf("%+v", a)
+	}
+	if a := get(all + "&node=1&search=my-app"); a.Total != 1 || a.DstackApps[0].AppID != vm.AppID {
+		t.Errorf("%+v", a)
+	}
+	if a := get(all + "&page=2&page_size=1"); a.Total != 2 || a.TotalPages != 2 || len(a.DstackApps) != 1 || a.DstackApps[0].AppID != vm.AppID {
+		t.Errorf("second page: %+v", a)
+	}
+	if a := get(all + "&page=3&page_size=1"); a.Total != 2 || len(a.DstackApps) != 0 {
+		t.Errorf("third page: %+v", a)
+	}
+	for _, none := range []string{"listed=true", "base_image=other", "instance_type=tdx.large", "kms_slug=other", "kms_type=phala", "node=node-2", "node=2", "region=there", "status=stopped"} {
+		if a := get(none); a.Total != 0 || len(a.DstackApps) != 0 {
+			t.Errorf("%s: %+v", none, a)
+		}
+	}
+	if code, body := w.raw("GET", "/apps?listed=perhaps", nil, nil); code != 422 {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+// TestOwnAppID: without a chain nobody chooses an app's id.
+func TestOwnAppID(t *testing.T) {
+	w := newWorld(t, offChain)
+	body := cliDeploy("my-app", "nginx:1.27", nil)
+	p := call[cloudapi.Provisioned](w, 200, "POST", "/cvms/provision", body, cliHeader)
+	body["app_id"], body["nonce"] = strings.Repeat("12", 20), 7
+	refused(w, 422, "leave app_id out", "POST", "/cvms/provision", body, cliHeader)
+	body["app_id"] = "0x" + strings.ToUpper(*p.AppID)
+	if again := call[cloudapi.Provisioned](w, 200, "POST", "/cvms/provision", body, cliHeader); *again.AppID != *p.AppID {
+		t.Errorf("%+v", again)
+	}
+	delete(body, "app_id")
+	w.cliCommit(body, "")
+	body["app_id"] = strings.Repeat("12", 20) // of an update by name too
+	refused(w, 422, "leave app_id out", "POST", "/cvms/provision", body, cliHeader)
+}

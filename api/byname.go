@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/store"
@@ -71,7 +73,23 @@ func (s *Server) provisionNamed(ctx context.Context, c store.CVM, in *provisionI
 		ProvisionBody: store.ProvisionBody{Name: c.Name, AppCompose: p.AppCompose, ByName: true}})
 	return cloudapi.Provisioned{AppID: ptr(c.AppID), AppEnvEncryptPubkey: ptr(hex.EncodeToString(k.PublicKey)), ComposeHash: p.ComposeHash, KMSInfo: ptr(s.cfg.kms()),
 		DeviceID: s.deviceID(c), InstanceType: opt(c.InstanceType), KMSID: ptr(s.cfg.KMS.ID), TeepodID: ptr(int(c.NodeID)), NodeID: ptr(int(c.NodeID)),
-		AppCompose: string(next.doc.Raw()), Warnings: next.warnings}, err
+		AppCompose: string(next.doc.Raw()), Warnings: append(stays(c, in.Body), next.warnings...)}, err
+}
+
+// stays says which of the wishes have no part in an update.
+func stays(c store.CVM, r cloudapi.ProvisionRequest) (out []string) {
+	size := fmt.Sprintf("%d vCPU, %d MB, %d GB disk", c.VCPU, c.MemoryMiB, c.DiskGB)
+	switch {
+	case r.InstanceType != "" && r.InstanceType != c.InstanceType, r.VCPU != 0 && r.VCPU != c.VCPU, r.Memory != 0 && r.Memory != c.MemoryMiB, r.DiskSize != 0 && r.DiskSize != c.DiskGB:
+		out = append(out, "the size stays "+strings.TrimSpace(c.InstanceType+" ("+size+")")+": an update by name changes none (PATCH /cvms/{id}/resources does)")
+	}
+	if id := r.NodeID + r.TeepodID; id != 0 && int64(id) != c.NodeID {
+		out = append(out, fmt.Sprintf("the node stays %d: an update by name moves nothing", c.NodeID))
+	}
+	if r.Image != "" && r.Image != c.Image {
+		out = append(out, "the OS image stays "+c.Image+" (PATCH /cvms/{id}/os-image changes it)")
+	}
+	return out
 }
 
 // namedUpdate is the CVM of app that provisionNamed prepared an update of, or nil.

@@ -48,6 +48,9 @@ func TestDeployAgainByName(t *testing.T) {
 	next := cliDeploy("my-app", "nginx:1.28", nil)
 	next["instance_type"] = "tdx.large"
 	p := call[cloudapi.Provisioned](w, 200, "POST", "/cvms/provision", next, cliHeader)
+	if !slices.ContainsFunc(p.Warnings, func(s string) bool { return strings.Contains(s, "the size stays tdx.small (") }) {
+		t.Errorf("another size, and nobody says that it stays: %q", p.Warnings)
+	}
 	if *p.AppID != first.AppID || strings.Contains(w.file("my-app").DockerComposeFile, "1.28") {
 		t.Fatalf("provisioning again: %+v", p)
 	}

@@ -50,6 +50,9 @@ func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudap
 	if c, err := s.named(ctx, in); err != nil {
 		return out, err
 	} else if c != nil {
+		if err := ownID(r.AppID, c.AppID); err != nil {
+			return out, err
+		}
 		return s.provisionNamed(ctx, *c, in)
 	}
 	c, err := s.compose(raw(in.RawBody, "compose_file"), r.Name, defaults(), size.gpus)
@@ -65,6 +68,9 @@ func (s *Server) provision(ctx context.Context, in *provisionInput) (out cloudap
 	app := ""
 	if s.cfg.Chain.ID == 0 {
 		app = appOf(c.hash()).String()
+		if err := ownID(r.AppID, app); err != nil {
+			return out, err
+		}
 	}
 	node, image, why, err := s.pick(ctx, r, size, app)
 	if err != nil {
@@ -104,6 +110,15 @@ func (s *Server) provisioned(ctx context.Context, c composed, size size, node sc
 	}
 	out.AppID, out.AppEnvEncryptPubkey = ptr(app.String()), ptr(hex.EncodeToString(k.PublicKey))
 	return out, nil
+}
+
+// ownID refuses an app id that somebody chose (--custom-app-id): without a chain the
+// compose hash alone gives it. On a chain the app's contract is the id.
+func ownID(asked, app string) error {
+	if id := strings.TrimPrefix(strings.TrimPrefix(strings.ToLower(asked), "app_"), "0x"); id != "" && id != app {
+		return invalid("app_id", "without a chain an app's id is the first 20 bytes of its compose hash, here "+app+": leave app_id out")
+	}
+	return nil
 }
 
 // appOf is the app id of an app without a chain: the hash's first 20 bytes.

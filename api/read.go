@@ -131,12 +131,13 @@ func (s *Server) events(ctx context.Context, in *eventsInput) ([]cloudapi.Event,
 
 type appsInput struct {
 	PageInput
-	Search string   `query:"search"`
+	Search string   `query:"search" doc:"within a name, or the beginning of an app id, vm_uuid or instance_id"`
 	Status []string `query:"status,explode"`
+	AppsFilter
 }
 
 func (s *Server) apps(ctx context.Context, in *appsInput) (out cloudapi.Apps, err error) {
-	page, total, err := s.store.AppPage(ctx, in.query(store.ListQuery{Workspace: who(ctx).WorkspaceID, Search: in.Search, Status: in.Status}))
+	page, total, err := s.appPage(ctx, in)
 	if err != nil {
 		return out, err
 	}
