@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -245,6 +246,41 @@ func TestSNPImageFromDocument(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	rejected(t, err, true, claim.ImageMeasurement)
+}
+
+// The container driver's launch digest, which anybody can compute, counts for the
+// simulated platform and under a policy that names the variant.
+func TestSNPContainerVariant(t *testing.T) {
+	const config = `{"os_image_hash":"0700000000000000000000000000000000000000000000000000000000000000","cpu_count":2,"memory_size":1073741824,"tdx_attestation_variant":"container"}`
+	digest, image, err := measure.ContainerSNP(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	launch := func(_ *simtee.AMDConfig, l *simtee.Launch) { l.VMConfig, l.Measurement = config, digest }
+	admit := func(s *snpScene) { s.policy.Image.Variants = []string{measure.VariantContainer} }
+	v, _, err := newSNPScene(t, launch, admit).verify()
+	if err != nil || v.Claims().OSImageHash != image {
+		t.Fatalf("%v", err)
+	}
+	for name, edit := range map[string]func(*snpScene){
+		"a policy without the variant": func(s *snpScene) { s.policy.Image.Variants = []string{measure.VariantLite} },
+		"another platform":             func(s *snpScene) { admit(s); s.policy.Roots[0].Platform = cvm.PlatformCustom },
+		"other processors": func(s *snpScene) {
+			admit(s)
+			s.ev.Config = strings.Replace(config, `"cpu_count":2`, `"cpu_count":4`, 1)
+		},
+		"another image":     func(s *snpScene) { admit(s); s.ev.Config = strings.Replace(config, `"07`, `"08`, 1) },
+		"a withdrawn image": func(s *snpScene) { admit(s); s.policy.Image.Withdrawn = []cvm.ImageHash{image} },
+		// The digest is on a list of launch digests: that is not how this variant is admitted.
+		"a listed digest": func(s *snpScene) { s.policy.SNP.Measure.Digests = map[cvm.Measurement]cvm.ImageHash{digest: image} },
+	} {
+		_, _, err := newSNPScene(t, launch, edit).verify()
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+			continue
+		}
+		rejected(t, err, true, claim.ImageMeasurement)
+	}
 }
 
 // snpVMConfig is the vm_config of a made-up image, and the launch digest it gives.

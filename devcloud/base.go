@@ -17,13 +17,16 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/confidential-cloud/phala/attest"
 	"github.com/confidential-cloud/phala/attest/measure"
+	"github.com/confidential-cloud/phala/attest/sevsnp"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/devcloud/chain"
 	"github.com/confidential-cloud/phala/governance/ethereum"
 	"github.com/confidential-cloud/phala/internal/wallet"
 	"github.com/confidential-cloud/phala/kms"
+	"github.com/confidential-cloud/phala/vmm"
 	"github.com/confidential-cloud/phala/vmm/container"
 	"github.com/confidential-cloud/phala/vmm/image"
 )
@@ -140,7 +143,7 @@ func (c *Cloud) startHardware(ctx context.Context) error {
 		return err
 	}
 	c.hw, err = simtee.New(simtee.Config{
-		Dir: c.state.Path("simtee"), ControlSock: c.teeSock(), CollateralAddr: loopback(c.cfg.Ports.Collateral), Log: log,
+		Dir: c.state.Path("simtee"), ControlSock: c.teeSock(), CollateralAddr: loopback(c.cfg.Ports.Collateral), SNP: c.snp(), Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("simulated TEE: %w", err)
@@ -251,6 +254,30 @@ func (c *Cloud) policy(ctx context.Context, note func(string, ...any)) error {
 func (c *Cloud) simRoot() string {
 	r := c.hw.RootSPKI()
 	return hex.EncodeToString(r[:])
+}
+
+// snp reports whether guests run on the simulated SEV-SNP side of this machine.
+func (c *Cloud) snp() bool { return c.cfg.Simulate == vmm.SimulateSNP }
+
+// simRoots are those of both simulated vendors, as far as they are there.
+func (c *Cloud) simRoots() []string {
+	roots := []string{c.simRoot()}
+	if c.snp() {
+		r := c.hw.AMD().RootSPKI()
+		roots = append(roots, hex.EncodeToString(r[:]))
+	}
+	return roots
+}
+
+// snpPolicy is what this cloud admits of SEV-SNP: the simulated processor as it is, and
+// nothing without one.
+func (c *Cloud) snpPolicy() (policy *attest.SNPPolicy, kds []string) {
+	if !c.snp() {
+		return nil, nil
+	}
+	return &attest.SNPPolicy{
+		Admit: true, Products: []string{sevsnp.Milan}, MinTCB: map[string]sevsnp.TCB{sevsnp.Milan: simtee.DefaultTCB(sevsnp.Milan)},
+	}, []string{c.collateralURL()}
 }
 
 func httpOK(ctx context.Context, url string) error {

@@ -77,6 +77,7 @@ func upCommand(cfg *Config) *cobra.Command {
 	f.BoolVarP(&background, "background", "d", false, "return when it serves; stop it with down")
 	f.StringVar(&cfg.CLIDir, "cli-dir", "", "where the CLI profile goes (default ~/.phala-cloud)")
 	f.StringVar(&cfg.Driver, "driver", cfg.Driver, "what runs the guests: container, or qemu (virtual machines)")
+	f.StringVar(&cfg.Simulate, "simulate", cfg.Simulate, "TEE that guests of the container driver get, simulated: tdx or snp")
 	f.StringVar(&cfg.Network, "network", cfg.Network, "docker network of the guests")
 	f.StringVar(&cfg.Subnet, "subnet", cfg.Subnet, "its addresses")
 	f.StringVar(&cfg.BaseDomain, "domain", cfg.BaseDomain, "base domain of the gateway")

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/internal/config"
+	"github.com/confidential-cloud/phala/kms"
+	"github.com/confidential-cloud/phala/vmm"
 	"github.com/confidential-cloud/phala/vmm/machine"
 )
 
@@ -33,6 +35,9 @@ type Config struct {
 	Source string `toml:"source"`
 	// Driver runs the guests: "container", or "qemu": virtual machines.
 	Driver string `toml:"driver"`
+	// Simulate is the TEE that guests of the container driver get: "tdx", or "snp". The
+	// services of the cloud always live in TDs.
+	Simulate string `toml:"simulate"`
 	// ImageDir holds a built guest image; "" is the driver's below Source/build/images.
 	ImageDir string `toml:"image_dir"`
 	// BaseDomain of the gateway. Browsers and curl resolve *.dev.localhost to loopback.
@@ -59,6 +64,8 @@ type Config struct {
 
 	// Machines wraps the driver; for tests of hosts that cheat.
 	Machines func(machine.Driver) machine.Driver `toml:"-"`
+	// KMS changes a member's configuration before it starts; for tests of policies.
+	KMS func(*kms.Config) `toml:"-"`
 
 	Out io.Writer    `toml:"-"` // progress, for a person
 	Log *slog.Logger `toml:"-"` // everything else; nil: StateDir/logs/devcloud.log
@@ -93,7 +100,7 @@ func Default() (Config, error) {
 		return Config{}, err
 	}
 	return Config{
-		StateDir: dir, RunDir: defaultRunDir(dir), Driver: DriverContainer, BaseDomain: "dev.localhost", ChainID: 31337,
+		StateDir: dir, RunDir: defaultRunDir(dir), Driver: DriverContainer, Simulate: vmm.SimulateTDX, BaseDomain: "dev.localhost", ChainID: 31337,
 		Network: "phala-guests", Subnet: "172.31.77.0/24", Members: 3, Ports: PortsFrom(8700),
 		RestartDelay: config.Duration(time.Second),
 	}, nil
@@ -135,6 +142,12 @@ func (c *Config) Validate() error {
 	}
 	if c.Driver != DriverContainer && c.Driver != DriverQEMU {
 		errs = append(errs, fmt.Errorf("driver: %q: want %s or %s", c.Driver, DriverContainer, DriverQEMU))
+	}
+	switch {
+	case c.Simulate != vmm.SimulateTDX && c.Simulate != vmm.SimulateSNP:
+		errs = append(errs, fmt.Errorf("simulate: %q: want %s or %s", c.Simulate, vmm.SimulateTDX, vmm.SimulateSNP))
+	case c.Simulate == vmm.SimulateSNP && c.Driver != DriverContainer:
+		errs = append(errs, fmt.Errorf("simulate: %s needs driver %s: machines of driver %s attest with this host's own hardware, or as TDs where it has none", c.Simulate, DriverContainer, c.Driver))
 	}
 	if c.BaseDomain == "" {
 		errs = append(errs, errors.New("base_domain: empty"))

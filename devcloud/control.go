@@ -20,7 +20,7 @@ func (c *Cloud) startVMM(ctx context.Context) error {
 	conf.Dir, conf.RunDir = c.state.Path("vmm"), c.cfg.RunDir+"/vm"
 	conf.ImagesDir, conf.DefaultImage = filepath.Dir(c.image.Dir), c.image.Name
 	conf.Driver, conf.Wrap, conf.QEMU = c.cfg.Driver, c.cfg.Machines, qemuOptions()
-	conf.Network, conf.TEESocket = c.network(), c.teeSock()
+	conf.Network, conf.TEESocket, conf.Simulate = c.network(), c.teeSock(), c.cfg.Simulate
 	conf.VolumesDir = c.state.Path("vmm", "volumes") // `phala volume make -o` there
 	conf.DockerRegistry = "http://" + net.JoinHostPort(c.guestHost, strconv.Itoa(c.cfg.Ports.Registry))
 	if c.cfg.Ports.Private != 0 {
@@ -64,7 +64,7 @@ func (c *Cloud) startAPI(ctx context.Context) error {
 	conf.Listen, conf.Dir = loopback(c.cfg.Ports.API), c.state.Path("api")
 	conf.AdminKeyFile = c.state.Path("api", "admin-key")
 	conf.TrustProfile = c.TrustPath()
-	conf.Attestation = api.AttestationConfig{CollateralURLs: []string{c.collateralURL()}, SimulatedRoots: []string{c.simRoot()}}
+	conf.Attestation = api.AttestationConfig{CollateralURLs: []string{c.collateralURL()}, SimulatedRoots: c.simRoots()}
 	conf.Nodes = []api.NodeConfig{{URL: "http://" + loopback(c.cfg.Ports.VMM), TokenFile: c.state.Path("vmm", "token")}}
 	conf.KMS.URLs, conf.KMS.GuestURLs, conf.KMS.RootSPKI = c.memberURLs("127.0.0.1"), c.memberURLs(c.guestHost), c.facts.KMSRoot
 	conf.Chain = api.ChainConfig{ID: c.cfg.ChainID, Name: "devchain", RPCURL: c.rpcURL(), Contract: c.contracts.KMS.Hex()}

@@ -38,13 +38,17 @@ func (c *Cloud) memberConfig(i int) kms.Config {
 	k.Bootstrap = i == 0
 	k.VMConfig, k.SimTEE = c.facts.KMSVMConfig, c.teeSock()
 	k.CollateralURLs = []string{c.collateralURL()}
-	k.Attestation.SimulatedRoots = []string{c.simRoot()}
+	k.Attestation.SimulatedRoots = c.simRoots()
+	k.Attestation.SNP, k.KDSURLs = c.snpPolicy()
 	k.Attestation.Variants, k.Attestation.AnyACPI = c.variants()
 	if c.cfg.MaxStaleness > 0 {
 		k.MaxStaleness = config.Duration(c.cfg.MaxStaleness)
 	}
 	if c.cfg.LeaseTTL > 0 {
 		k.LeaseTTL = config.Duration(c.cfg.LeaseTTL)
+	}
+	if c.cfg.KMS != nil {
+		c.cfg.KMS(&k)
 	}
 	return k
 }

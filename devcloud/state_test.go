@@ -71,12 +71,14 @@ func TestConfigRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(*Config){
-		"state_dir":   func(c *Config) { c.StateDir = "relative" },
-		"run_dir":     func(c *Config) { c.RunDir = "/" + strings.Repeat("x", 90) },
-		"base_domain": func(c *Config) { c.BaseDomain = "" },
-		"subnet":      func(c *Config) { c.Subnet = "172.31" },
-		"members":     func(c *Config) { c.Members = 2 },
-		"chain_id":    func(c *Config) { c.ChainID = 0 },
+		"state_dir":              func(c *Config) { c.StateDir = "relative" },
+		"run_dir":                func(c *Config) { c.RunDir = "/" + strings.Repeat("x", 90) },
+		"base_domain":            func(c *Config) { c.BaseDomain = "" },
+		"subnet":                 func(c *Config) { c.Subnet = "172.31" },
+		"members":                func(c *Config) { c.Members = 2 },
+		"chain_id":               func(c *Config) { c.ChainID = 0 },
+		"simulate":               func(c *Config) { c.Simulate = "sgx" },
+		"needs driver container": func(c *Config) { c.Driver, c.Simulate = DriverQEMU, "snp" },
 	} {
 		c := good
 		change(&c)

@@ -26,6 +26,11 @@ func (c *Cloud) trust() (verify.Profile, error) {
 		keys = append(keys, m.VerifierKey)
 	}
 	variants, anyACPI := c.variants()
+	snp, kds := c.snpPolicy()
+	var roots []verify.RootPin
+	for _, r := range c.simRoots() {
+		roots = append(roots, verify.RootPin{SPKI: r, Platform: cvm.PlatformSimulated})
+	}
 	return verify.Profile{
 		Version: verify.ProfileVersion, Name: "one-machine cloud (SIMULATED TEE)", APIURL: c.APIURL(),
 		Chain: verify.Chains{ID: c.cfg.ChainID, RPCURLs: []string{c.rpcURL()}, KMSContract: c.contracts.KMS.Hex()},
@@ -33,7 +38,7 @@ func (c *Cloud) trust() (verify.Profile, error) {
 			RootSPKI: c.facts.KMSRoot, K256PubKey: hex.EncodeToString(c.facts.K256PubKey), URLs: c.memberURLs("127.0.0.1"),
 		},
 		TEE: verify.TEEPins{
-			Roots:          []verify.RootPin{{SPKI: c.simRoot(), Platform: cvm.PlatformSimulated}},
+			Roots: roots, SNP: snp, KDSURLs: kds,
 			CollateralURLs: []string{c.collateralURL()}, TCBStatus: []string{"UpToDate"}, ImageVariants: variants, AnyACPI: anyACPI,
 		},
 		Gateway: verify.GatewayPin{

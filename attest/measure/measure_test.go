@@ -1,6 +1,7 @@
 package measure_test
 
 import (
+	"crypto/sha512"
 	"fmt"
 	"strings"
 	"testing"
@@ -22,6 +23,30 @@ func TestContainerVector(t *testing.T) {
 	for i, got := range []cvm.Measurement{r.MRTD, r.RTMR[0], r.RTMR[1], r.RTMR[2]} {
 		if got.String() != want[i] {
 			t.Errorf("register %d: %s", i, got)
+		}
+	}
+}
+
+// DO NOT CHANGE: a container's launch digest as a simulated SEV-SNP guest. The memory is
+// not in it, as it is not in a real one.
+func TestContainerSNPVector(t *testing.T) {
+	got, image, err := measure.ContainerSNP(vmConfig)
+	if err != nil || image == (cvm.ImageHash{}) {
+		t.Fatal(err)
+	}
+	c, err := measure.ParseVMConfig(vmConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("phala-container-snp:v1:cpu_count=%d;%s", c.CPUCount, c.OSImageHash)
+	if want := sha512.Sum384([]byte(text)); got != want {
+		t.Errorf("%s, SHA-384 of %q is %x", got, text, want)
+	}
+	for name, bad := range map[string]string{
+		"another variant": strings.Replace(vmConfig, `"container"`, `"lite"`, 1), "no processors": strings.Replace(vmConfig, `"cpu_count":`, `"cpu_count":0`, 1), "no JSON": "x",
+	} {
+		if _, _, err := measure.ContainerSNP(bad); err == nil {
+			t.Errorf("%s: a digest of %s", name, bad)
 		}
 	}
 }
