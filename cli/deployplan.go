@@ -29,6 +29,7 @@ type plan struct {
 	change bool            // the app-compose differs from what runs
 
 	changes []string // against what runs, in words
+	notes   []string // what was asked for and has no part in it
 	price   string   // per hour
 }
 

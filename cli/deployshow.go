@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/appcompose"
 )
 
@@ -16,6 +17,7 @@ import (
 // app-compose is measured by its hash.
 func (a *app) describe(ctx context.Context, j *job, p *plan) error {
 	if p.old != nil {
+		p.notes = j.stays(p.old)
 		was, err := composeOf(*p.old)
 		if err != nil {
 			return err
@@ -61,6 +63,31 @@ func (a *app) describe(ctx context.Context, j *job, p *plan) error {
 		}
 	}
 	return nil
+}
+
+// stays says which flags have no part in an update, and what remains instead. (Sizes are
+// refused: see provisionUpdate.)
+func (j *job) stays(old *cloudapi.CVMDetail) (out []string) {
+	note := func(flag, asked, have, how string) {
+		if asked != "" && !strings.EqualFold(asked, have) {
+			out = append(out, fmt.Sprintf("--%s %s has no part in an update: %s stays (%s)", flag, asked, first(have, "what it has"), how))
+		}
+	}
+	const moves = "phala cvms replicate makes one elsewhere"
+	var image, region, node string
+	if old.OS != nil {
+		image = str(old.OS.Name)
+		if dev := old.OS.IsDev; dev != nil && (j.f.devOS && !*dev || j.f.noDevOS && *dev) {
+			out = append(out, "an update does not change between production and development images: "+image+" stays")
+		}
+	}
+	if old.NodeInfo != nil {
+		region, node = str(old.NodeInfo.Region), num(old.NodeInfo.ID)
+	}
+	note("image", j.f.image, image, "phala api -X PATCH /cvms/ID/os-image changes it")
+	note("region", j.f.region, region, moves)
+	note("node-id", j.f.nodeID, node, moves)
+	return out
 }
 
 // lineChanges counts the lines that are only in one of two texts.
@@ -119,6 +146,7 @@ type planJSON struct {
 	Ports       []int    `json:"ports"`
 	Changed     bool     `json:"changed"`
 	Changes     []string `json:"changes"`
+	Notes       []string `json:"notes"` // what was asked for and has no part in it
 	Price       string   `json:"hourly_rate,omitempty"`
 	Approver    string   `json:"approver"` // who must allow it on chain
 	Findings    any      `json:"findings"`
@@ -128,7 +156,7 @@ func (p *plan) json(j *job) planJSON {
 	out := planJSON{Action: p.action(), Name: j.name, ComposeHash: p.hash.String(), AppCompose: string(p.raw), Owner: p.owner,
 		ChainID: p.trust.Chain.ID, Contract: p.trust.Chain.KMSContract, DeviceID: hex.EncodeToString(p.device[:]),
 		EnvNames: envNames(j.env), Ports: []int{}, Changed: p.change, Findings: j.file.Lint(),
-		Changes: append([]string{}, p.changes...), Price: p.price, Approver: p.approver()}
+		Changes: append([]string{}, p.changes...), Notes: append([]string{}, p.notes...), Price: p.price, Approver: p.approver()}
 	for _, port := range j.file.Ports() {
 		out.Ports = append(out.Ports, port.Published)
 	}
@@ -160,6 +188,12 @@ func (a *app) showPlan(j *job, p *plan) {
 	a.say("  app-compose  %s", p.hash)
 	for _, c := range p.changes {
 		a.say("  change       %s", c)
+	}
+	for _, n := range p.notes {
+		a.say("%s", a.warn(n))
+	}
+	if p.old != nil && p.size != nil {
+		a.say("  size         %s stays", *p.size)
 	}
 	if p.price != "" {
 		a.say("  price        %s per hour", p.price)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -237,6 +238,9 @@ func (a *app) ledgerListCmd() *cobra.Command {
 			if f.count < 1 || f.count > 1000 {
 				return usage("-n %d is not between 1 and 1000", f.count)
 			}
+			if f.kind != "" && !slices.Contains(ledger.Kinds(), f.kind) {
+				return usage("--kind %q is no kind of ledger entry; there are %s", f.kind, strings.Join(ledger.Kinds(), ", "))
+			}
 			b, err := a.openLedger(c)
 			if err != nil {
 				return err
@@ -251,8 +255,9 @@ func (a *app) ledgerListCmd() *cobra.Command {
 	s := c.Flags()
 	s.StringVar(&f.app, "app-id", "", "only of this app")
 	s.StringVar(&f.instance, "instance-id", "", "only of this instance")
-	s.StringVar(&f.kind, "kind", "", "only these: allow, deny, join, remove, epoch, revocation, generation, summary, bootstrap")
+	s.StringVar(&f.kind, "kind", "", "only these: "+strings.Join(ledger.Kinds(), ", "))
 	s.IntVarP(&f.count, "count", "n", 20, "how many, the newest last")
+	_ = c.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(ledger.Kinds(), cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	return c
 }
 
@@ -350,7 +355,7 @@ func (a *app) ledgerAuditCmd() *cobra.Command {
 				}{b.status(), kinds})
 			}
 			a.say("%s", a.good(fmt.Sprintf("%d entries give the signed root %x", b.at.Size, b.at.Root)))
-			for _, k := range []string{ledger.KindBootstrap, ledger.KindJoin, ledger.KindRemove, ledger.KindAllow, ledger.KindDeny, ledger.KindSummary, ledger.KindEpoch, ledger.KindRevocation, ledger.KindGeneration} {
+			for _, k := range ledger.Kinds() {
 				if kinds[k] > 0 {
 					a.printf("%-11s %d\n", k, kinds[k])
 				}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ func (l Leaf) Encode() ([]byte, error) {
 	if l.Version != LeafVersion {
 		return nil, cvm.Errorf(cvm.Invalid, "ledger leaf: version %d, want %d", l.Version, LeafVersion)
 	}
-	if !validKind(l.Kind) {
+	if !slices.Contains(Kinds(), l.Kind) {
 		return nil, cvm.Errorf(cvm.Invalid, "ledger leaf: unknown kind %q", l.Kind)
 	}
 	l.Time = l.Time.UTC().Truncate(time.Second)
@@ -64,12 +65,10 @@ func clip(s string, n int) string {
 	return strings.ToValidUTF8(s, "?")
 }
 
-func validKind(k string) bool {
-	switch k {
-	case KindBootstrap, KindJoin, KindRemove, KindAllow, KindDeny, KindSummary, KindEpoch, KindRevocation, KindGeneration:
-		return true
-	}
-	return false
+// Kinds are all kinds of leaves, in the order in which people read about them: the
+// cluster, its decisions, what became of keys and disks.
+func Kinds() []string {
+	return []string{KindBootstrap, KindJoin, KindRemove, KindAllow, KindDeny, KindSummary, KindEpoch, KindRevocation, KindGeneration}
 }
 
 // ParseLeaf reads a leaf. Only canonical bytes are accepted: what parses encodes
