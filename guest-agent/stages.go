@@ -43,6 +43,13 @@ func (a *Agent) releaseKeys(ctx context.Context, s *boot.State, progress func(st
 	if err != nil {
 		return k, err
 	}
+	if a.rec.Variant() == cvm.VariantSNP {
+		chain, err := chipChain(s.Shared.Sys)
+		if err != nil {
+			return k, err
+		}
+		a.rec.Chain(chain)
+	}
 	ask := lease.Ask{AppID: s.AppID, AppCompose: s.App.Raw(), Context: evidenceContext(s), Timeout: time.Duration(a.cfg.KeysTimeout),
 		Waiting: func(reason string) { progress("requesting keys (waiting: " + reason + ")") }}
 	if s.App.WantsGateway() {

@@ -69,6 +69,9 @@ type Config struct {
 	DockerRegistry     string   `toml:"docker_registry"`
 	InsecureRegistries []string `toml:"insecure_registries"`
 	PCCSURL            string   `toml:"pccs_url"`
+	// AMDKDSURL is AMD's key distribution service or a cache of it, for SEV-SNP guests
+	// whose host offers no certificates with its reports.
+	AMDKDSURL string `toml:"amd_kds_url,omitempty"`
 	// ImageRegistry says which guest images may be pulled.
 	ImageRegistry ImageRegistry `toml:"image_registry"`
 
@@ -209,6 +212,11 @@ func (c *Config) Validate() error {
 	errs = append(errs, c.TLS.validate()...)
 	errs = append(errs, c.KMS.validate()...)
 	errs = append(errs, checkURLs("gateway.urls", c.Gateway.URLs))
+	if c.AMDKDSURL != "" {
+		if u, err := url.Parse(c.AMDKDSURL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			bad("amd_kds_url %q: want https://host", c.AMDKDSURL)
+		}
+	}
 	if c.StopGrace <= 0 || c.BackOff <= 0 || c.BackOffMax < c.BackOff {
 		bad("stop_grace and back_off must be positive, back_off_max not below back_off")
 	}

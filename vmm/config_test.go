@@ -37,6 +37,7 @@ func TestConfigRefusals(t *testing.T) {
 		"qemu.tb_size":           func(c *Config) { c.Driver, c.QEMU.TBSizeMiB = "qemu", 0 },
 		"qemu.disk_format":       func(c *Config) { c.Driver, c.QEMU.DiskFormat = "qemu", "vmdk" },
 		"tee_socket":             func(c *Config) { c.TEESocket = "" },
+		"amd_kds_url":            func(c *Config) { c.AMDKDSURL = "ftp://kds" },
 		"simulate":               func(c *Config) { c.Simulate = "sgx" },
 		"simulate snp":           func(c *Config) { c.Driver, c.Simulate = "qemu", SimulateSNP },
 		"default_image":          func(c *Config) { c.DefaultImage = "../x" },

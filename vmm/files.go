@@ -142,6 +142,9 @@ func (m *VMM) writeShared(r *record, vmConfig, mrConfig string) error {
 	if mrConfig != "" {
 		conf.MRConfig = mrConfig
 	}
+	if m.cfg.AMDKDSURL != "" {
+		conf.CollateralURLs = map[string]any{"amd_kds": m.cfg.AMDKDSURL}
+	}
 	sys, err := json.Marshal(conf)
 	if err != nil {
 		return fmt.Errorf("encoding .sys-config.json: %w", err)

@@ -123,8 +123,22 @@ func (r *Recorder) snpEvidence(ctx context.Context, reportData [64]byte) (attest
 	if err != nil {
 		return attest.Evidence{}, cvm.Errorf(cvm.Unavailable, "asking for a report: %w", err).WithReason("tee-unavailable")
 	}
-	return attest.Evidence{
+	ev := attest.Evidence{
 		Variant: cvm.VariantSNP, Report: report, CertChain: certs, MRConfig: r.launch,
 		RuntimeEvents: slices.Clone(r.events), ReportData: reportData, Config: r.config,
-	}, nil
+	}
+	if len(certs) == 0 && r.chain != nil { // most hosts offer none
+		if ev.CertChain, err = r.chain(ctx, ev); err != nil {
+			return attest.Evidence{}, cvm.Errorf(cvm.Unavailable, "the certificates of this machine's chip: %w", err).WithReason("collateral-unavailable")
+		}
+	}
+	return ev, nil
+}
+
+// Chain says who gives the chip's certificates (leaf first) where the host offers none
+// with its reports. A KMS fetches nothing for a report that no admitted root vouches for.
+func (r *Recorder) Chain(fetch func(context.Context, attest.Evidence) ([][]byte, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.chain = fetch
 }

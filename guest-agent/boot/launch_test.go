@@ -1,8 +1,10 @@
 package boot
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -202,4 +204,33 @@ func document(t *testing.T, m attest.MRConfig) string {
 		t.Fatal(err)
 	}
 	return doc
+}
+
+// bareHost offers no certificates with reports, as most hosts do.
+type bareHost struct{ SNP }
+
+func (b bareHost) Report(ctx context.Context, rd [64]byte) ([]byte, [][]byte, error) {
+	report, _, err := b.SNP.Report(ctx, rd)
+	return report, nil, err
+}
+
+// Certificates that the host does not offer are asked for where somebody gives them; when
+// they do not come, there is no evidence that would only be refused.
+func TestSNPCertificates(t *testing.T) {
+	f := newSNPFixture(t, amdMachine(t), kmsApp, launchOf(t, kmsApp), "")
+	f.rec.snp = bareHost{f.rec.snp}
+	if _, err := Run(t.Context(), f.deps); err != nil {
+		t.Fatal(err)
+	}
+	if ev, err := f.rec.Evidence(t.Context(), [64]byte{}); err != nil || ev.CertChain != nil {
+		t.Errorf("nobody to ask: %v", err)
+	}
+	f.rec.Chain(func(_ context.Context, ev attest.Evidence) ([][]byte, error) { return [][]byte{ev.Report[:1]}, nil })
+	if ev, err := f.rec.Evidence(t.Context(), [64]byte{}); err != nil || len(ev.CertChain) != 1 {
+		t.Errorf("%d certificates: %v", len(ev.CertChain), err)
+	}
+	f.rec.Chain(func(context.Context, attest.Evidence) ([][]byte, error) { return nil, errors.New("nobody answers") })
+	if _, err := f.rec.Evidence(t.Context(), [64]byte{}); cvm.ReasonOf(err) != "collateral-unavailable" {
+		t.Errorf("a service that does not answer: %v", err)
+	}
 }

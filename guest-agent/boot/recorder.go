@@ -49,6 +49,7 @@ const (
 type Recorder struct {
 	tee     TEE // nil on SEV-SNP
 	snp     SNP
+	chain   func(context.Context, attest.Evidence) ([][]byte, error)
 	launch  string // SEV-SNP: the document behind HOST_DATA, once it was checked
 	dir     string // "" keeps no file
 	mu      sync.Mutex
