@@ -10,34 +10,11 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/confidential-cloud/phala/api/billing"
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/scheduler"
 	"github.com/confidential-cloud/phala/api/store"
 	"github.com/confidential-cloud/phala/cvm"
 )
-
-func (s *Server) availableNodes(ctx context.Context, _ *none) (out cloudapi.AvailableNodes, err error) {
-	placed, err := s.placements(ctx)
-	if err != nil {
-		return out, err
-	}
-	name, limits, err := s.tierOf(ctx, who(ctx).WorkspaceID)
-	if err != nil {
-		return out, err
-	}
-	most := func(n int) *int {
-		if n == billing.Unlimited {
-			return nil
-		}
-		return &n
-	}
-	out = cloudapi.AvailableNodes{Tier: name, Capacity: cloudapi.Capacity{MaxInstances: most(limits.CVMs), MaxVCPU: most(limits.VCPU), MaxMemory: most(limits.MemoryMB), MaxDisk: most(limits.DiskGB)}, Nodes: []cloudapi.AvailableNode{}, KMSList: []cloudapi.KMS{s.cfg.kms()}}
-	for _, p := range placed {
-		out.Nodes = append(out.Nodes, s.availableNode(p))
-	}
-	return out, nil
-}
 
 // availableNode shows a node as the scheduler sees it.
 func (s *Server) availableNode(p scheduler.Node) cloudapi.AvailableNode {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,12 +47,13 @@ type node struct {
 	asking sync.Mutex // one question at a time; mu is not held meanwhile
 
 	mu       sync.Mutex
-	info     vmmapi.Node
-	images   []vmmapi.Image
-	err      error // why the last question failed
+	info     *vmmapi.Node   // never nil; another one whenever it differs
+	images   []vmmapi.Image // the same
+	err      error          // why the last question failed
 	asked    time.Time
 	imagesAt time.Time           // when images was listed
 	proof    *cloudapi.NodeProof // of its platform; nil: it has not joined
+	shown    shown
 }
 
 // fresh is how old an answer may be and still count; where there are so many nodes
@@ -88,7 +91,7 @@ func newNodes(ctx context.Context, cfg Config, st store.Store, now func() time.T
 			return nil, fmt.Errorf("node %s: ca_file: %w", c.URL, err)
 		}
 		address, _ := vmmAddress(c.URL)
-		n := &node{id: ids[i], cfg: c, address: address, client: vmmapi.NewClient(strings.TrimRight(c.URL, "/"), strings.TrimSpace(string(token)), shared), err: errors.New("not asked yet")}
+		n := &node{id: ids[i], cfg: c, address: address, client: vmmapi.NewClient(strings.TrimRight(c.URL, "/"), strings.TrimSpace(string(token)), shared), info: &vmmapi.Node{}, err: errors.New("not asked yet")}
 		ns.list, ns.byID[n.id] = append(ns.list, n), n
 	}
 	return ns, ns.recall(ctx)
@@ -197,7 +200,12 @@ func (n *node) ask(ctx context.Context, maxAge, every time.Duration) (changed bo
 	changed = keyChanged(err) && !keyChanged(n.err)
 	n.asked, n.err = time.Now(), err
 	if err == nil { // else keep the last known facts
-		n.info, n.images = info, images
+		if !reflect.DeepEqual(*n.info, info) {
+			n.info = &info
+		}
+		if !slices.Equal(n.images, images) {
+			n.images = images
+		}
 		if !listed {
 			n.imagesAt = n.asked
 		}
@@ -212,8 +220,9 @@ func (n *node) listed(every time.Duration) ([]vmmapi.Image, bool) {
 	return n.images, !n.imagesAt.IsZero() && time.Since(n.imagesAt) < every
 }
 
-// facts are a node's last answers; err says why there is no newer one.
-func (n *node) facts() (vmmapi.Node, []vmmapi.Image, error) {
+// facts are a node's last answers, not to be changed; err says why there is no newer
+// one.
+func (n *node) facts() (*vmmapi.Node, []vmmapi.Image, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.info, n.images, n.err

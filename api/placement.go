@@ -72,7 +72,7 @@ func (n *node) placement(p store.Room, now time.Time) scheduler.Node {
 			MemoryMiB: info.Capacity.MemoryMiB - max(info.Used.MemoryMiB, p.MemoryMiB),
 			DiskGB:    info.Capacity.DiskMiB>>10 - max(info.Used.DiskMiB>>10, p.DiskGB),
 		}}
-	v.Confidence, v.ConfidenceWhy = n.confidence(&info, now)
+	v.Confidence, v.ConfidenceWhy = n.confidence(info, now)
 	if keyChanged(err) {
 		v.OfflineWhy = ": " + keyChangedText
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
@@ -142,29 +143,22 @@ func (s *Server) apps(ctx context.Context, in *appsInput) (out cloudapi.Apps, er
 		return out, err
 	}
 	out = cloudapi.Apps{DstackApps: []cloudapi.App{}, Page: in.Page, PageSize: in.PageSize, Total: total, TotalPages: in.pages(total)}
+	ops, err := s.opsOf(ctx, slices.Concat(page...))
 	for _, cvms := range page {
-		a, err := s.appView(ctx, cvms)
-		if err != nil {
-			return out, err
-		}
-		out.DstackApps = append(out.DstackApps, a)
+		out.DstackApps = append(out.DstackApps, s.appView(ctx, cvms, ops))
 	}
-	return out, nil
+	return out, err
 }
 
 // appView shows an app by its CVMs, newest first.
-func (s *Server) appView(ctx context.Context, cvms []store.CVM) (a cloudapi.App, err error) {
+func (s *Server) appView(ctx context.Context, cvms []store.CVM, ops map[int64][]store.Operation) cloudapi.App {
 	first := cvms[len(cvms)-1]
-	a = cloudapi.App{ID: first.AppID, Name: cvms[0].Name, AppID: first.AppID, CreatedAt: stamp(first.CreatedAt), KMSType: s.cfg.kmsType(), CVMCount: len(cvms)}
-	ops, err := s.opsOf(ctx, cvms)
-	if err != nil {
-		return a, err
-	}
+	a := cloudapi.App{ID: first.AppID, Name: cvms[0].Name, AppID: first.AppID, CreatedAt: stamp(first.CreatedAt), KMSType: s.cfg.kmsType(), CVMCount: len(cvms)}
 	for _, c := range cvms {
 		a.CVMs = append(a.CVMs, s.info(who(ctx), c, ops[c.ID]))
 	}
 	a.CurrentCVM = &a.CVMs[0]
-	return a, nil
+	return a
 }
 
 // AppInput names an app in the path.
@@ -189,7 +183,8 @@ func (s *Server) app(ctx context.Context, in *AppInput) (out cloudapi.App, err e
 	if err != nil {
 		return out, err
 	}
-	return s.appView(ctx, cvms)
+	ops, err := s.opsOf(ctx, cvms)
+	return s.appView(ctx, cvms, ops), err
 }
 
 type appCVMsInput struct {

@@ -153,8 +153,8 @@ func errorSchema(r huma.Registry) *huma.Schema {
 
 func (s *Server) catalogueRoutes(api huma.API) {
 	register(s, api, op{method: "GET", path: "/auth/me", summary: "Who the key belongs to", access: access{role: store.Viewer, scope: "user:read", unready: true}, as: cloudapi.CurrentUser{}}, s.me)
-	register(s, api, op{method: "GET", path: "/nodes", summary: "Nodes with room", access: reads("nodes")}, s.availableNodes)
-	register(s, api, op{method: "GET", path: "/teepods/available", summary: "Nodes with room", access: reads("nodes")}, s.availableNodes)
+	register(s, api, op{method: "GET", path: "/nodes", summary: "Nodes with room", as: cloudapi.AvailableNodes{}, access: reads("nodes")}, s.availableNodes)
+	register(s, api, op{method: "GET", path: "/teepods/available", summary: "Nodes with room", as: cloudapi.AvailableNodes{}, access: reads("nodes")}, s.availableNodes)
 	register(s, api, op{method: "GET", path: "/workspaces/{slug}/nodes", summary: "The workspace's nodes", access: reads("nodes")}, s.workspaceNodes)
 	register(s, api, op{method: "GET", path: "/instance-types", summary: "Sizes and prices", access: open()}, s.instanceTypes)
 	register(s, api, op{method: "GET", path: "/instance-types/{family}", summary: "Sizes of a family", access: open()}, s.instanceFamily)
