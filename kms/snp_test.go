@@ -87,6 +87,9 @@ func TestSNPIsRefusedWithoutAPolicy(t *testing.T) {
 				t.Errorf("%s: %v (%s), want %s", tc.name, err, cvm.ReasonOf(err), tc.reason)
 			}
 			l := c.lastLeaf()
+			if tc.leaf && l.AppID != strings.Repeat("01", 20) {
+				t.Errorf("%s: the leaf is of app %s", tc.name, l.AppID)
+			}
 			if got := c.nodes[0].machine.Size() > before && l.Kind == ledger.KindDeny && l.Reason == tc.reason; got != tc.leaf {
 				t.Errorf("%s: a leaf: %v, want %v (%+v)", tc.name, got, tc.leaf, l)
 			}

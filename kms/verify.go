@@ -102,6 +102,9 @@ func (m *Member) rejected(ev attest.Evidence, set collateral.Set, p attest.Polic
 	} else { // what the vendor signed tells one such refusal from another
 		q := rej.Unverified
 		out.claims = claim.Claims{Platform: q.Platform, DeviceID: q.DeviceID, ReportData: q.ReportData, MRTD: q.MRTD, RTMR: q.RTMR, SNP: q.SNP}
+		if slices.ContainsFunc(rej.Checks, func(c claim.Check) bool { return c.Name == claim.SNPIdentity && c.Verdict == claim.Passed }) {
+			out.claims.AppID, out.claims.ComposeHash, out.claims.InstanceID = q.AppID, q.ComposeHash, q.InstanceID // bound to the launch that was signed
+		}
 	}
 	return out
 }

@@ -68,7 +68,7 @@ func allSNP() []About {
 		{Name: ReportData, Title: "The evidence answers this request", Fix: "the report was made for another key, nonce or connection: ask for a fresh one"},
 		{Name: SNPHostData, Title: "The launch was bound to this configuration", Fix: "the MrConfig document is not the one the VM was launched with"},
 		{Name: SNPIdentity, Title: "The configuration names the app", Fix: "the MrConfig document must be canonical, version 3, with app id and compose hash"},
-		{Name: PhaseCheck, Title: "The boot has come as far as it must", Fix: "SEV-SNP cannot prove a phase: only a policy that admits \"unproven\" accepts it"},
+		{Name: PhaseCheck, Title: "The boot has come as far as it must", Fix: "SEV-SNP cannot prove a phase: only a relying party that names SEV-SNP takes it (attestation.snp of a KMS, tee.snp of a trust profile, phase \"unproven\" of a policy)"},
 		{Name: ImageMeasurement, Title: "The OS image is the one that was measured", Fix: "compare image and VM shape (vCPUs, CPU type, guest features) with what the host was told to start"},
 	}
 }

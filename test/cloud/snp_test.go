@@ -110,7 +110,7 @@ func snpVerified(t *testing.T, app string) {
 		Verified bool `json:"verified"`
 		App      struct {
 			Claims struct {
-				Variant string          `json:"variant"`
+				Variant string          `json:"tee_variant"`
 				Phase   string          `json:"phase"`
 				SNP     json.RawMessage `json:"snp"`
 			} `json:"claims"`
@@ -198,7 +198,7 @@ func snpHost(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			theHost.cheats(tc.cheat)
-			phala(t, "cvms", "restart", "hello").says(t, exitState, boot.ReasonLaunch, tc.words)
+			phala(t, "cvms", "restart", "hello").says(t, exitState, tc.words)
 			shows(t, "hello", "failed", boot.ReasonLaunch)
 		})
 	}
