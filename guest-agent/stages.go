@@ -267,7 +267,8 @@ func IssueLocal(ca *ratls.Authority, pub *ecdsa.PublicKey, app cvm.AppID, c kmsa
 	return []string{enc(der), enc(ca.Cert.Raw)}, nil
 }
 
-// keepLease renews in the background; a lost lease ends the run.
+// keepLease renews in the background, after a first time where the boot took long; a lost
+// lease ends the run.
 func (a *Agent) keepLease(ctx context.Context, s *boot.State) error {
 	if a.session == nil {
 		return nil
@@ -286,6 +287,9 @@ func (a *Agent) keepLease(ctx context.Context, s *boot.State) error {
 			return err
 		}
 		a.edge = newEdge(a, s)
+	}
+	if err := k.Begin(ctx); err != nil {
+		return err
 	}
 	a.group.Go(ctx, "lease", func(ctx context.Context) error {
 		if err := k.Keep(ctx); err != nil {

@@ -9,8 +9,12 @@ import (
 	"github.com/confidential-cloud/phala/internal/run"
 )
 
-// minPause is the shortest time between two renewals that failed.
-const minPause = time.Second
+// Pauses between renewals that failed, and how long the first of a boot may take.
+const (
+	minPause  = time.Second
+	maxPause  = 10 * time.Second
+	firstWait = 2 * time.Minute
+)
 
 // Keeper renews a lease for as long as the app runs.
 type Keeper struct {
@@ -28,6 +32,38 @@ type Keeper struct {
 func (k *Keeper) due() time.Duration {
 	s := k.Session
 	return max(s.Expires().Add(-s.Granted().Lease.TTL/2).Sub(s.cfg.Now()), 0)
+}
+
+// Begin renews a lease that is past its half, and waits for it: the boot between the
+// keys and here takes longer on a slow machine than the lease lasts. Call it before
+// anything of the app runs: as nothing depends on the lease yet, its end does not bound
+// this renewal as it does every later one. A KMS that refuses, or that cannot answer
+// for firstWait, ends the boot.
+func (k *Keeper) Begin(ctx context.Context) error {
+	if k.due() > 0 {
+		return nil
+	}
+	c, cancel := context.WithTimeout(ctx, firstWait)
+	defer cancel()
+	for pause := minPause; ; pause = min(2*pause, maxPause) {
+		err := k.Session.Renew(c, k.WireGuard)
+		switch {
+		case err == nil:
+			return nil
+		case c.Err() == nil && !Temporary(err):
+			return refused(err)
+		case run.Pause(c, pause) != nil:
+			return lost(err)
+		}
+	}
+}
+
+func refused(err error) error {
+	return cvm.Errorf(cvm.CodeOf(err), "the KMS refuses to renew the lease: %w", err).WithReason(reason(err))
+}
+
+func lost(err error) error {
+	return cvm.Errorf(cvm.Unavailable, "the lease ended and no KMS member renewed it: %w", err).WithReason(reason(err))
 }
 
 // Keep renews at half-life until ctx ends (nil) or the lease is lost: the KMS
@@ -51,14 +87,14 @@ func (k *Keeper) Keep(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // the same
 		case !Temporary(err):
-			return cvm.Errorf(cvm.CodeOf(err), "the KMS refuses to renew the lease: %w", err).WithReason(reason(err))
+			return refused(err)
 		}
 		left := s.Expires().Add(k.Grace).Sub(s.cfg.Now())
 		if left <= 0 {
-			return cvm.Errorf(cvm.Unavailable, "the lease ended and no KMS member renewed it: %w", err).WithReason(reason(err))
+			return lost(err)
 		}
 		next = min(pause, left)
-		pause = min(2*pause, 10*time.Second)
+		pause = min(2*pause, maxPause)
 	}
 }
 

@@ -292,6 +292,83 @@ func TestKeepCountsFromTheGrant(t *testing.T) {
 	}
 }
 
+// writer tells of each write.
+type writer chan struct{}
+
+func (w writer) Write(b []byte) (int, error) {
+	w <- struct{}{}
+	return len(b), nil
+}
+
+// A boot that took longer than the lease lasts waits for its first renewal, however long
+// a member takes to answer; a refusal ends it at once.
+func TestBeginAfterASlowBoot(t *testing.T) {
+	hw := machine(t)
+	k := leasetest.New(t, hw, "")
+	said := make(chan struct{}, 100) // a member that did not renew is logged
+	begin := func(passed time.Duration) *lease.Keeper {
+		t.Helper()
+		g := guest(t, hw, claim.PhaseRelease)
+		var late atomic.Int64
+		s, err := lease.New(lease.Config{URLs: []string{k.URL}, RootSPKI: k.SPKI, Prove: g.Evidence, Log: slog.New(slog.NewTextHandler(writer(said), nil)),
+			Now: func() time.Time { return time.Now().Add(time.Duration(late.Load())) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Release(t.Context(), ask()); err != nil {
+			t.Fatal(err)
+		}
+		run(t, g)
+		late.Store(int64(passed))
+		return &lease.Keeper{Session: s}
+	}
+	t.Run("over", func(t *testing.T) {
+		kp := begin(3 * k.TTL)
+		k.Refuse(cvm.Errorf(cvm.Unavailable, "no quorum").WithReason(kmsapi.ReasonNoQuorum))
+		done := make(chan error, 1)
+		go func() { done <- kp.Begin(t.Context()) }()
+		for range 2 {
+			select {
+			case err := <-done:
+				t.Fatalf("a KMS that cannot answer ended the boot at once: %v", err)
+			case <-said:
+			}
+		}
+		k.Refuse(nil)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if left := time.Until(kp.Session.Expires().Add(-3 * k.TTL)); left < k.TTL/2 {
+			t.Errorf("the lease lasts for %s more", left)
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		kp := begin(3 * k.TTL)
+		k.Refuse(cvm.Errorf(cvm.Denied, "revoked").WithReason(kmsapi.ReasonGovernance))
+		defer k.Refuse(nil)
+		if err := kp.Begin(t.Context()); cvm.ReasonOf(err) != kmsapi.ReasonGovernance {
+			t.Errorf("a refusal: %v", err)
+		}
+	})
+	t.Run("given up", func(t *testing.T) {
+		kp := begin(3 * k.TTL)
+		k.Refuse(cvm.Errorf(cvm.Unavailable, "no quorum").WithReason(kmsapi.ReasonNoQuorum))
+		defer k.Refuse(nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if err := kp.Begin(ctx); err == nil {
+			t.Error("a lease that nobody renewed was taken for renewed")
+		}
+	})
+	t.Run("young", func(t *testing.T) {
+		kp := begin(0)
+		before := k.Count(kmsapi.PathRenew)
+		if err := kp.Begin(t.Context()); err != nil || k.Count(kmsapi.PathRenew) != before {
+			t.Errorf("a lease before its half: %v, %d renewals", err, k.Count(kmsapi.PathRenew)-before)
+		}
+	})
+}
+
 // T5: a revocation ends the lease at the next renewal, an outage when its time is
 // over, and neither sooner.
 func TestKeepLosesLease(t *testing.T) {
