@@ -124,3 +124,22 @@ func TestDamagedTable(t *testing.T) {
 		}
 	}
 }
+
+// FuzzTable: the host's table never stops a report, nor brings in more than certificates
+// may be.
+func FuzzTable(f *testing.F) {
+	f.Add([]byte{})
+	f.Add((&abi.CertTable{Entries: []abi.CertTableEntry{}}).Marshal())
+	f.Add(append(bytes.Repeat([]byte{0xff}, 48), make([]byte, 24)...))
+	f.Fuzz(func(t *testing.T, table []byte) {
+		_, certs, err := sevguest.New(source{report: testdata.AttestationBytes, table: table}).Report(context.Background(), recordedData())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range certs {
+			if len(c) == 0 || len(c) > 16<<10 {
+				t.Errorf("a certificate of %d bytes", len(c))
+			}
+		}
+	})
+}
