@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -108,6 +109,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.host.setReady()
 	close(a.ready)
 	a.log.Info("the guest is ready")
+	go debug.FreeOSMemory() // what only the boot needed
 	return a.watch(ctx)
 }
 

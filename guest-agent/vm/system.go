@@ -111,8 +111,8 @@ func Prepare(ctx context.Context, log *slog.Logger) error {
 			log.Debug("sysctl", "name", s[0], "err", err)
 		}
 	}
-	if err := smallReserve("/"); err != nil {
-		log.Debug("the kernel's reserve of memory", "err", err)
+	if err := lean("/"); err != nil {
+		log.Debug("memory that the kernel holds back", "err", err)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return cvm.Errorf(cvm.Internal, "forbidding core dumps: %w", err).WithReason(ReasonSystem)

@@ -32,6 +32,7 @@ func publish(t *testing.T, name, text string) {
 type stage struct {
 	name string
 	took time.Duration
+	end  time.Time
 }
 
 // timeline is one deploy: what happened when, in order.
@@ -46,7 +47,7 @@ func begin(at time.Time) *timeline { return &timeline{last: at} }
 // machine. A stage that the observer saw late may end before the one before did.
 func (l *timeline) until(name string, at time.Time) {
 	took := at.Sub(l.last)
-	l.stages = append(l.stages, stage{name, max(0, took)})
+	l.stages = append(l.stages, stage{name, max(0, took), at})
 	if took > 0 {
 		l.last = at
 	}

@@ -34,10 +34,13 @@ func TestMachine(t *testing.T) {
 	var size vmSize
 	for i := range *machines {
 		name := fmt.Sprintf("bench-%d", i)
-		line, vm := b.deploy(name, file, 6*time.Minute)
+		used := watchHypervisor(filepath.Join(b.cfg.StateDir, "vmm", "machines"))
+		line, vm := b.deploy(name, file, 12*time.Minute)
+		t.Logf("processor time of the hypervisor\n%s", used.table(line))
 		size = vmSize{vm.Spec.Resources.VCPU, vm.Spec.Resources.MemoryMiB}
 		if i+1 == *machines {
 			mem = b.memory(vm)
+			t.Logf("processor time of the machine\n%s", strings.SplitN(mem.Stat, "\n", 2)[0])
 			t.Logf("slabs\n%s\nvmalloc\n%s\nzones\n%s", mem.Slabs, mem.Vmalloc, mem.Zones)
 		}
 		b.remove(name)
