@@ -18,11 +18,16 @@ type chooser struct {
 	view    view
 	at      map[int64]int // place of a node in view.nodes
 	read    time.Time
+	took    time.Duration                // to read it
 	pending map[string]store.Reservation // chosen, and not stored yet
 }
 
-// viewAge is how long all nodes are seen as they were read, where they are many.
-const viewAge = 200 * time.Millisecond
+// viewAge is how long all nodes are seen as they were read, where they are many: or
+// viewShare times what reading them took, so that little of the time goes there.
+const (
+	viewAge   = 200 * time.Millisecond
+	viewShare = 5
+)
 
 // choose finds a node, and the limit of its room. The caller calls chosen with id when
 // the room is stored or was refused.
@@ -36,7 +41,7 @@ func (s *Server) choose(ctx context.Context, r scheduler.Request, app, id string
 	c := &s.chooser
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	young := len(s.nodes.list) > askAtOnce && time.Since(c.read) < viewAge
+	young := len(s.nodes.list) > askAtOnce && time.Since(c.read) < max(viewAge, viewShare*c.took)
 	if !young {
 		err = c.look(ctx, s)
 	}
@@ -44,7 +49,7 @@ func (s *Server) choose(ctx context.Context, r scheduler.Request, app, id string
 		n, why, err = scheduler.Pick(r, c.view.nodes)
 	}
 	if err != nil && young { // room that was given back since
-		if err = c.look(ctx, s); err == nil {
+		if err = c.lookAgain(ctx, s, r.NodeID); err == nil {
 			n, why, err = scheduler.Pick(r, c.view.nodes)
 		}
 	}
@@ -74,12 +79,31 @@ func (c *chooser) look(ctx context.Context, s *Server) (err error) {
 		c.read = time.Time{}
 		return err
 	}
-	c.read, c.at = begin, make(map[int64]int, len(c.view.nodes))
+	c.read, c.took, c.at = begin, time.Since(begin), make(map[int64]int, len(c.view.nodes))
 	for i := range c.view.nodes {
 		c.at[c.view.nodes[i].ID] = i
 	}
 	for id, h := range c.pending {
 		if !c.view.held[id] { // else it is stored already, and counted
+			c.promise(h)
+		}
+	}
+	return nil
+}
+
+// lookAgain reads the node again that nothing but will do, or (0) all.
+func (c *chooser) lookAgain(ctx context.Context, s *Server, id int64) error {
+	i, ok := c.at[id]
+	if !ok {
+		return c.look(ctx, s)
+	}
+	p, err := s.store.PromisedRoom(ctx, id)
+	if err != nil {
+		return err
+	}
+	c.view.nodes[i], c.view.promised[id] = s.nodes.byID[id].placement(p.Rooms[id], s.now()), p.Rooms[id]
+	for key, h := range c.pending {
+		if h.NodeID == id && !p.Held[key] {
 			c.promise(h)
 		}
 	}

@@ -23,8 +23,9 @@ type Postgres struct {
 	n    int
 }
 
-// StartPostgres starts a server, or skips the test where PostgreSQL is not installed.
-func StartPostgres(t *testing.T) *Postgres {
+// StartPostgres starts a server with settings (name=value) beside a test's usual ones,
+// or skips the test where PostgreSQL is not installed.
+func StartPostgres(t *testing.T, settings ...string) *Postgres {
 	t.Helper()
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if len(found) == 0 {
@@ -44,7 +45,11 @@ func StartPostgres(t *testing.T) *Postgres {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	p.run(t, "initdb", "-D", dir+"/data", "-U", "phala", "-A", "trust", "-N", "--no-instructions")
-	server := p.command("postgres", "-D", dir+"/data", "-k", dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=100")
+	args := []string{"-D", dir + "/data", "-k", dir}
+	for _, s := range append([]string{"listen_addresses=", "fsync=off", "max_connections=100"}, settings...) {
+		args = append(args, "-c", s)
+	}
+	server := p.command("postgres", args...)
 	var log bytes.Buffer
 	server.Stdout, server.Stderr = &log, &log
 	if err := server.Start(); err != nil {

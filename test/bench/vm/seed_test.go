@@ -153,7 +153,7 @@ func seedRows(t *testing.T, tx *sqldb.Tx, p store.Principal, nodeIDs []int64, f 
 		return err
 	}
 	if tx.Kind == sqldb.Postgres {
-		_, err = tx.ExecContext(context.Background(), `SELECT setval(pg_get_serial_sequence('cvms', 'id'), 1000000)`) // behind all that are seeded
+		_, err = tx.ExecContext(context.Background(), `SELECT setval(pg_get_serial_sequence('cvms', 'id'), GREATEST(1000000, (SELECT MAX(id) FROM cvms)))`) // behind all that are seeded
 	}
 	return err
 }
