@@ -30,11 +30,39 @@ var contracted = []step{
 	// The first one's hash is allowed already.
 	{cmd: "deploy", args: "--cvm-id chain-app -c docker-compose.yml --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app, PATCH /cvms/chain-app", rest: "chain-app"},
 	{cmd: "api", args: "/cvms/chain-app/docker-compose.yml", want: []string{"nginx:1.27"}, calls: "GET /cvms/chain-app/docker-compose.yml"},
+
+	// The CLI makes the owner's transaction itself, and nobody else's is taken.
+	{cmd: "deploy", args: "--cvm-id chain-app -c third.yml --prepare-only --json", want: []string{`"is_allowed": false`}, calls: "GET /cvms/chain-app, PATCH /cvms/chain-app", save: "third=compose_hash"},
+	{cmd: "deploy", args: "--cvm-id chain-app -c third.yml --private-key {stranger} --rpc-url {rpc}", exit: 1, calls: "GET /cvms/chain-app, PATCH /cvms/chain-app"},
+	{cmd: "api", args: "/cvms/chain-app/docker-compose.yml", want: []string{"nginx:1.27"}, calls: "GET /cvms/chain-app/docker-compose.yml"},
+	{cmd: "deploy", args: "--cvm-id chain-app -c third.yml --private-key {owner} --rpc-url {rpc} --wait", want: []string{"CVM is ready"}, calls: "GET /cvms/chain-app, PATCH /cvms/chain-app, PATCH /cvms/chain-app, GET..."},
+	{cmd: "api", args: "/cvms/chain-app/docker-compose.yml", want: []string{"nginx:1.29"}, calls: "GET /cvms/chain-app/docker-compose.yml"},
+	{cmd: "deploy", args: "--cvm-id chain-app -c third.yml --prepare-only --json", want: []string{`"is_allowed": true`}, calls: "GET /cvms/chain-app, PATCH /cvms/chain-app"},
+	{cmd: "envs update", args: "chain-app -e GREETING=two -e EXTRA=three --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app, GET /kms/base/pubkey/{app}, PATCH /cvms/{cvm}/envs, PATCH /cvms/{cvm}/envs", rest: "chain-app"},
+
+	// A replica on a device that the contract does not allow (yet).
+	{cmd: "api", args: "/cvms/chain-app", calls: "GET /cvms/chain-app", save: "running=compose_hash"},
+	{cmd: "allow-devices remove", args: "chain-app local --wait --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
+	{cmd: "cvms replicate", args: "chain-app --node-id 1 --compose-hash {running} --prepare-only --json", calls: "GET /cvms/chain-app...", save: "token=commitToken"},
+	{cmd: "cvms replicate", args: "chain-app --commit --token {token} --compose-hash {running} --transaction-hash already-registered", exit: 1, calls: "GET /cvms/chain-app..."},
+	{cmd: "allow-devices add", args: "chain-app local --wait --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
+	{cmd: "cvms replicate", args: "chain-app --commit --token {token} --compose-hash {running} --transaction-hash already-registered --json", calls: "GET /cvms/chain-app...", save: "replica=vm_uuid", rest: "{replica}"},
+	{cmd: "cvms replicate", args: "{uuid} --compose-hash {running} --private-key {owner} --rpc-url {rpc} --json", calls: "GET /cvms/{uuid32}...", save: "second=vm_uuid", rest: "{second}"},
+
+	// A new instance with a compose file that the contract does not allow yet.
+	{cmd: "instances add", args: "--app-id {app} -c fourth.yml --prepare-only --json", calls: "POST /apps/{app}/instances...", save: "token=commitToken hash=composeHash"},
+	{cmd: "instances add", args: "--app-id {app} --commit --token {token} --compose-hash {hash} --transaction-hash already-registered", exit: 1, calls: "POST /apps/{app}..."},
+	{cmd: sign, args: "{rpc} {owner} {app} {hash}", save: "tx=transaction_hash"},
+	{cmd: "instances add", args: "--app-id {app} --commit --token {token} --compose-hash {hash} --transaction-hash {tx} --json", calls: "POST /apps/{app}...", save: "instance=vm_uuid", rest: "{instance}"},
+	{cmd: "instances add", args: "--app-id {app} -c next.yml --pre-launch-script pre.sh --private-key {owner} --rpc-url {rpc} --json", calls: "POST /apps/{app}/instances...", save: "instance=vm_uuid", rest: "{instance}"},
 	{cmd: "allow-devices list", args: "chain-app --rpc-url {rpc}", want: []string{"local"}, calls: "GET /cvms/chain-app..."},
 	{cmd: "allow-devices add", args: "chain-app 0x4444444444444444444444444444444444444444444444444444444444444444 --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
 	{cmd: "allow-devices remove", args: "chain-app 0x4444444444444444444444444444444444444444444444444444444444444444 --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
-	{cmd: "allow-devices allow-any", args: "chain-app --enable --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
-	{cmd: "allow-devices disallow-any", args: "chain-app --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
+	{cmd: "allow-devices allow-any", args: "chain-app --enable --wait --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
+	{cmd: "allow-devices allow-any", args: "chain-app --disable --wait --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
+	{cmd: "allow-devices toggle-allow-any", args: "chain-app --enable --wait --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
+	{cmd: "allow-devices disallow-any", args: "chain-app --wait --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
+	{cmd: "allow-devices toggle-allow-any", args: "chain-app --disable --wait --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
 	{cmd: "allow-devices toggle-allow-any", args: "chain-app --private-key {owner} --rpc-url {rpc}", calls: "GET /cvms/chain-app..."},
 }
 
@@ -49,7 +77,7 @@ func TestOnChain(t *testing.T) {
 		t.Parallel()
 		u := newUser(t, s, modules, "chain")
 		u.env = append(u.env, "ETH_RPC_URL="+rpc)
-		u.vars["owner"], u.vars["rpc"] = key, rpc
+		u.vars["owner"], u.vars["stranger"], u.vars["rpc"] = key, "0x"+s.Owner(t), rpc
 		for _, st := range contracted {
 			t.Run(st.cmd, func(t *testing.T) { st.check(t, u) })
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -93,7 +94,7 @@ var stubs = []string{"docker", "wget", "xdg-open"}
 func newUser(t *testing.T, s *stack, modules, name string) *user {
 	t.Helper()
 	dir := t.TempDir()
-	u := &user{s: s, name: name, dir: filepath.Join(dir, "project"), cli: filepath.Join(modules, "node_modules", "phala", "dist", "index.js"), vars: map[string]string{"key": s.Key}}
+	u := &user{s: s, name: name, dir: filepath.Join(dir, "project"), cli: filepath.Join(modules, "node_modules", "phala", "dist", "index.js"), vars: map[string]string{"key": s.Key, "url": s.tagged("url")}}
 	bin := filepath.Join(dir, "bin")
 	for _, d := range []string{u.dir, bin, filepath.Join(dir, "home", ".ssh")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
@@ -103,6 +104,11 @@ func newUser(t *testing.T, s *stack, modules, name string) *user {
 	files := map[string]string{
 		filepath.Join(u.dir, "docker-compose.yml"): "services:\n  web:\n    image: nginx:1.27\n    ports:\n      - \"8080:80\"\n",
 		filepath.Join(u.dir, "next.yml"):           "services:\n  web:\n    image: nginx:1.28\n    ports:\n      - \"8080:80\"\n",
+		filepath.Join(u.dir, "third.yml"):          "services:\n  web:\n    image: nginx:1.29\n",
+		filepath.Join(u.dir, "fourth.yml"):         "services:\n  web:\n    image: nginx:1.30\n",
+		filepath.Join(u.dir, "pre.sh"):             "echo before\n",
+		filepath.Join(u.dir, "body.json"):          `{"name":"","docker_compose_file":"services:\n  web:\n    image: nginx\n"}`,
+		filepath.Join(u.dir, "visible.json"):       `{"public_logs":true,"public_sysinfo":true}`,
 		filepath.Join(u.dir, ".env"):               "GREETING=hello\n",
 		filepath.Join(dir, "edge.pem"):             string(s.CA),
 		filepath.Join(u.dir, "id.pub"):             sshKey() + " me@test\n",
@@ -143,28 +149,24 @@ type result struct {
 	calls []string
 }
 
-// run runs the CLI; key: with the API key in its environment.
-func (u *user) run(ctx context.Context, args []string, key bool) (result, error) {
-	u.mu.Lock()
-	u.n++
-	tag := fmt.Sprintf("%s-%d", u.name, u.n)
-	u.mu.Unlock()
-	return u.node(ctx, tag, append([]string{u.cli}, args...), key)
-}
-
-// do runs a command of the CLI, or the owner's transaction.
-func (u *user) do(ctx context.Context, cmd string, args []string, key bool) (result, error) {
+// do runs a command of the CLI, or the owner's transaction; key: with the API key in
+// its environment; in is typed into it; meanwhile gets all that it has said so far, each time it says more.
+func (u *user) do(ctx context.Context, cmd string, args []string, in string, key bool, meanwhile func(string, *os.Process)) (result, error) {
 	if cmd != sign {
-		return u.run(ctx, append(strings.Fields(cmd), args...), key)
+		u.mu.Lock()
+		u.n++
+		tag := fmt.Sprintf("%s-%d", u.name, u.n)
+		u.mu.Unlock()
+		return u.node(ctx, tag, slices.Concat([]string{u.cli}, strings.Fields(cmd), args), in, key, meanwhile)
 	}
 	script, err := filepath.Abs("owner.mjs")
 	if err != nil {
 		return result{}, err
 	}
-	return u.node(ctx, "owner", append([]string{script, u.cli}, args...), false)
+	return u.node(ctx, "owner", append([]string{script, u.cli}, args...), "", false, nil)
 }
 
-func (u *user) node(ctx context.Context, tag string, args []string, key bool) (r result, err error) {
+func (u *user) node(ctx context.Context, tag string, args []string, in string, key bool, meanwhile func(string, *os.Process)) (r result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
 	c := exec.CommandContext(ctx, "node", args...)
@@ -173,9 +175,15 @@ func (u *user) node(ctx context.Context, tag string, args []string, key bool) (r
 	if key {
 		c.Env = append(c.Env, "PHALA_CLOUD_API_KEY="+u.s.Key)
 	}
+	c.Stdin = strings.NewReader(in)
 	var std, all bytes.Buffer
 	var mu sync.Mutex
-	c.Stdout, c.Stderr = locked{&mu, []*bytes.Buffer{&std, &all}}, locked{&mu, []*bytes.Buffer{&all}}
+	more := func() {
+		if meanwhile != nil {
+			meanwhile(all.String(), c.Process)
+		}
+	}
+	c.Stdout, c.Stderr = locked{&mu, []*bytes.Buffer{&std, &all}, more}, locked{&mu, []*bytes.Buffer{&all}, more}
 	err = c.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -186,8 +194,9 @@ func (u *user) node(ctx context.Context, tag string, args []string, key bool) (r
 }
 
 type locked struct {
-	mu *sync.Mutex
-	to []*bytes.Buffer
+	mu   *sync.Mutex
+	to   []*bytes.Buffer
+	more func() // called with mu held
 }
 
 func (l locked) Write(b []byte) (int, error) {
@@ -196,6 +205,7 @@ func (l locked) Write(b []byte) (int, error) {
 	for _, w := range l.to {
 		_, _ = w.Write(b) // memory
 	}
+	l.more()
 	return len(b), nil
 }
 

@@ -13,7 +13,7 @@ import (
 func TestCLI(t *testing.T) {
 	modules := install(t)
 	s := newStack(t, nil)
-	for name, steps := range map[string][]step{"cvms": lifecycle, "account": around} {
+	for name, steps := range map[string][]step{"cvms": lifecycle, "account": around, "flags": flagged, "signing": signing} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			u := newUser(t, s, modules, name)
@@ -26,32 +26,81 @@ func TestCLI(t *testing.T) {
 	}
 }
 
+// anyExit is the code of a signal, which the system decides.
+const anyExit = -1
+
 // step is one command with what it must do.
 type step struct {
 	cmd      string // the leaf command
 	args     string
 	exit     int
 	want     []string // all must be in the output
+	lacks    []string // none may be
 	calls    string   // the requests, with ", " between; a trailing "..." allows more; "" is none
-	save     string   // name=json_field of the answer
+	save     string   // name=json_field of the answer, or name= for all of it
 	rest     string   // wait until this CVM rests
 	noKey    bool     // the key is not in the environment
+	in       string   // what is typed
 	everyday bool
+
+	see  string // when this regular expression matches what it says,
+	then event  // this happens, once
+}
+
+// event is what happens while a command runs; seen is what the expression matched.
+type event func(t *testing.T, u *user, seen []string, p *os.Process)
+
+// interrupt is Ctrl-C.
+func interrupt(t *testing.T, _ *user, _ []string, p *os.Process) {
+	if err := p.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+}
+
+// approve is somebody who is signed in and types the code of a device.
+func approve(t *testing.T, u *user, seen []string, _ *os.Process) {
+	if status, b := u.s.curl(t, "POST", "/auth/device/authorize", u.s.Key, map[string]any{"user_code": seen[0]}); status/100 != 2 {
+		t.Errorf("approve %s: %d %s", seen[0], status, b)
+	}
+}
+
+// meanwhile calls the event once.
+func (st step) meanwhile(t *testing.T, u *user) func(string, *os.Process) {
+	if st.then == nil {
+		return nil
+	}
+	see, done := regexp.MustCompile(st.see), false
+	t.Cleanup(func() {
+		if !done {
+			t.Errorf("phala %s %s: never said %s", st.cmd, st.args, st.see)
+		}
+	})
+	return func(said string, p *os.Process) {
+		if seen := see.FindStringSubmatch(said); seen != nil && !done {
+			done = true
+			st.then(t, u, seen, p)
+		}
+	}
 }
 
 func (st step) check(t *testing.T, u *user) {
 	t.Helper()
 	name := strings.TrimSpace(st.cmd + " " + st.args)
-	r, err := u.do(t.Context(), st.cmd, strings.Fields(u.fill(st.args)), !st.noKey)
+	r, err := u.do(t.Context(), st.cmd, strings.Fields(u.fill(st.args)), u.fill(st.in), !st.noKey, st.meanwhile(t, u))
 	if err != nil {
 		t.Fatalf("phala %s: %v", name, err)
 	}
-	if r.code != st.exit {
+	if r.code != st.exit && st.exit != anyExit {
 		t.Errorf("phala %s: exit %d, want %d\n%.1500s", name, r.code, st.exit, r.out)
 	}
 	for _, w := range st.want {
 		if w = u.fill(w); !strings.Contains(r.out, w) {
 			t.Errorf("phala %s: no %q in\n%.1500s", name, w, r.out)
+		}
+	}
+	for _, w := range st.lacks {
+		if strings.Contains(r.out, w) {
+			t.Errorf("phala %s: %q in\n%.1500s", name, w, r.out)
 		}
 	}
 	if st.save != "" {
@@ -69,8 +118,12 @@ func (st step) check(t *testing.T, u *user) {
 // save reads the last JSON object of a command's stdout.
 func (u *user) save(t *testing.T, cmd, what, out string) {
 	t.Helper()
+	if name, whole := strings.CutSuffix(what, "="); whole {
+		u.vars[name] = strings.TrimSpace(out)
+		return
+	}
 	var m map[string]any
-	i := strings.Index(out, "{")
+	i := strings.LastIndex("\n"+out, "\n{") // receipts that the SDK prints may come before
 	if i < 0 || json.Unmarshal([]byte(out[i:]), &m) != nil {
 		t.Fatalf("phala %s: no JSON in %.300s", cmd, out)
 	}
@@ -86,24 +139,27 @@ func (u *user) save(t *testing.T, cmd, what, out string) {
 	}
 }
 
+// steps are all that are run.
+func steps() []step { return slices.Concat(lifecycle, around, flagged, signing, contracted) }
+
 // TestTable holds the table, the steps, docs/compat.md and the client's own help
 // together.
 func TestTable(t *testing.T) {
-	var steps []string
-	for _, st := range slices.Concat(lifecycle, around, contracted) {
+	var run []string
+	for _, st := range steps() {
 		if st.cmd != sign {
-			steps = append(steps, st.cmd)
+			run = append(run, st.cmd)
 		}
 	}
 	for _, c := range commands {
 		if (c.reason == "") != (c.verdict == works) {
 			t.Errorf("%s: a verdict other than %q needs a reason, and only that", c.name, works)
 		}
-		if !slices.Contains(steps, c.name) {
+		if !slices.Contains(run, c.name) {
 			t.Errorf("%s is in the table, but no step runs it", c.name)
 		}
 	}
-	for _, st := range steps {
+	for _, st := range run {
 		if !slices.ContainsFunc(commands, func(c command) bool { return c.name == st }) {
 			t.Errorf("a step runs %q, which is not in the table", st)
 		}
@@ -133,11 +189,16 @@ func markdown() string {
 	for _, c := range commands {
 		b.WriteString("| `phala " + c.name + "` | " + c.verdict + " | " + c.reason + " |\n")
 	}
+	b.WriteString("\n| flag that no row runs | reason |\n|---|---|\n")
+	for _, u := range unrun {
+		b.WriteString("| `" + strings.TrimSpace(u.command+" "+u.flag) + "` | " + u.reason + " |\n")
+	}
 	return b.String()
 }
 
-// TestTableIsComplete compares with the recorded help of the public CLI, where it is.
-func TestTableIsComplete(t *testing.T) {
+// helpTexts are the recorded help texts of the public CLI, by command, where they are.
+func helpTexts(t *testing.T) map[string]string {
+	t.Helper()
 	d, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -149,11 +210,21 @@ func TestTableIsComplete(t *testing.T) {
 	if help == nil {
 		t.Skip("SKIPPED: the recorded help (../shared/reference) is not here")
 	}
-	var leaves []string
-	for _, m := range regexp.MustCompile(`(?m)^\$ phala (.+) --help$`).FindAllStringSubmatch(string(help), -1) {
-		leaves = append(leaves, m[1])
+	texts := map[string]string{}
+	for _, part := range regexp.MustCompile(`(?m)^\$ phala `).Split(string(help), -1)[1:] {
+		command, text, ok := strings.Cut(part, " --help\n")
+		if !ok {
+			t.Fatalf("the recorded help has %.60q", part)
+		}
+		texts[command] = text
 	}
-	for _, l := range leaves {
+	return texts
+}
+
+// TestTableIsComplete: every command of the recorded help is in the table.
+func TestTableIsComplete(t *testing.T) {
+	leaves := helpTexts(t)
+	for l := range leaves {
 		if !slices.ContainsFunc(commands, func(c command) bool { return c.name == l }) {
 			t.Errorf("the public CLI has %q, the table has not", l)
 		}

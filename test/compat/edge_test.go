@@ -5,14 +5,19 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/guest-agent/compose"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/internal/rpc"
 	"github.com/confidential-cloud/phala/vmm/dry"
@@ -90,20 +95,44 @@ func (e *guests) boot(m machine.Machine) http.Handler {
 	return mux
 }
 
-// containerLog is the agent's /logs: JSON lines, or text with ?text.
+// saying is one line of a container's log.
+type saying struct {
+	at            int64 // unix seconds
+	channel, line string
+}
+
+// said is what the container "web" said.
+var said = []saying{{1700000000, "stdout", "hello from web"}, {1700000060, "stderr", "second line"}, {1700000120, "stdout", "third line"}}
+
+// containerLog is the agent's /logs with the agent's own reading of the query: JSON
+// lines, or bare text. Following ends when the client leaves.
 func containerLog(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	if r.PathValue("name") != "web" {
-		http.NotFound(w, r)
+	o, err := compose.ParseLogOptions(r.URL.Query(), time.Now())
+	if err != nil || r.PathValue("name") != "web" {
+		rpc.WriteError(w, errors.Join(err, cvm.Errorf(cvm.NotFound, "no container %q", r.PathValue("name"))))
 		return
 	}
+	seconds := func(s string) float64 { v, _ := strconv.ParseFloat(s, 64); return v }
+	lines := slices.DeleteFunc(slices.Clone(said), func(l saying) bool {
+		return float64(l.at) < seconds(o.Since) || o.Until != "" && float64(l.at) > seconds(o.Until)
+	})
+	if n, err := strconv.Atoi(o.Tail); err == nil && n < len(lines) {
+		lines = lines[len(lines)-n:]
+	}
 	w.Header().Set("Content-Type", "text/plain")
-	for i, line := range []string{"hello from web", "second line"} {
-		ch := []string{"stdout", "stderr"}[i]
-		if q.Has("text") {
-			_, _ = fmt.Fprintln(w, line)
+	for _, l := range lines {
+		text := l.line + "\n"
+		if o.Timestamps {
+			text = time.Unix(l.at, 0).UTC().Format(time.RFC3339Nano) + " " + text
+		}
+		if o.Bare {
+			_, _ = io.WriteString(w, text)
 			continue
 		}
-		_ = json.NewEncoder(w).Encode(map[string]string{"channel": ch, "message": base64.StdEncoding.EncodeToString([]byte(line + "\n"))})
+		_ = json.NewEncoder(w).Encode(map[string]string{"channel": l.channel, "message": base64.StdEncoding.EncodeToString([]byte(text))})
+	}
+	_ = http.NewResponseController(w).Flush()
+	if o.Follow {
+		<-r.Context().Done()
 	}
 }

@@ -10,8 +10,8 @@ const { base } = require('viem/chains');
 
 const transport = http(rpc);
 const wallet = createWalletClient({ account: privateKeyToAccount(key), chain: base, transport });
-const address = app.startsWith('0x') ? app : `0x${app}`;
-const tx = await wallet.writeContract({ address, abi: parseAbi(['function addComposeHash(bytes32)']), functionName: 'addComposeHash', args: [hash] });
+const hex = (s) => (s.startsWith('0x') ? s : `0x${s}`);
+const tx = await wallet.writeContract({ address: hex(app), abi: parseAbi(['function addComposeHash(bytes32)']), functionName: 'addComposeHash', args: [hex(hash)] });
 const receipt = await createPublicClient({ chain: base, transport }).waitForTransactionReceipt({ hash: tx });
 console.log(JSON.stringify({ transaction_hash: tx, status: receipt.status }));
 process.exitCode = receipt.status === 'success' ? 0 : 1;

@@ -181,6 +181,7 @@ var around = []step{
 	{cmd: "docker build", args: "-i hello -t v1 -f docker-compose.yml"},
 	{cmd: "docker push", args: "-i me/hello:v1"},
 	{cmd: "docker generate", args: "-i me/hello:v1 -e .env -o out.yml"},
+	{cmd: "docker generate", args: "-i me/hello:v1 -o plain.yml --template next.yml"},
 	{cmd: "docker run", args: "-c docker-compose.yml -e .env"},
 	{cmd: "simulator start", args: "--help", want: []string{"Usage: phala simulator start"}},
 	{cmd: "simulator stop"},
