@@ -14,6 +14,7 @@
 # -l  compression of the machine's root filesystem: 1 (seconds) to 22; the default, 15,
 #     is the released image's
 #
+# PHALA_SNP_FIRMWARE=FILE takes that firmware for SEV-SNP machines into prod and dev.
 # The packages are those of os/packages.lock. PHALA_IMAGE_UNLOCKED=1 takes what the
 # archive has today instead, and says so. Exit code 3: the archive no longer has a locked
 # version. What did not change is not built again; os/cache keeps packages and parts.
@@ -175,9 +176,14 @@ machine() {
 	fi
 	program phala-initramfs
 	(cd "$repo" && GOFLAGS='' go build -trimpath -buildvcs=false -o "$stage/mkimage" ./os/mkimage) || fail "os/mkimage does not build"
+	snp=
+	if [ -n "${PHALA_SNP_FIRMWARE:-}" ]; then
+		cp "$PHALA_SNP_FIRMWARE" "$stage/ovmf-sev.fd" || fail "PHALA_SNP_FIRMWARE: $PHALA_SNP_FIRMWARE cannot be read"
+		snp=$(sum "$stage/ovmf-sev.fd")
+	fi
 	# Equal inputs: the image is there already. (The program is part of them.)
 	key=$({ sum "$stage/mkimage" && sum "$stage/phala-guest-agent" && sum "$stage/phala-initramfs" && cat "$base.sha256" "$here/modules" "$lock" &&
-		mksquashfs -version | head -n 1 && echo "$1 $version $level $unlocked $boot" | sed 's#/.*/##'; } | sha256sum | cut -d' ' -f1)
+		mksquashfs -version | head -n 1 && echo "$1 $version $level $unlocked $boot $snp" | sed 's#/.*/##'; } | sha256sum | cut -d' ' -f1)
 	if [ -s "$out/digest.txt" ] && [ "$(cat "$cache/made-$3" 2>/dev/null)" = "$key $(cat "$out/digest.txt") $(stat -c '%s %Y' "$out/rootfs.img" 2>/dev/null)" ]; then
 		say "unchanged: $(cat "$out/digest.txt")"
 		return
@@ -186,9 +192,11 @@ machine() {
 	mkdir -p "$stage/m" "$out"
 	devflag=
 	[ "$1" != dev ] || devflag=-dev
+	snpflag=
+	[ -z "${PHALA_SNP_FIRMWARE:-}" ] || snpflag="-snp-firmware $stage/ovmf-sev.fd"
 	"$stage/mkimage" -base "$base" -agent "$stage/phala-guest-agent" -init "$stage/phala-initramfs" -boot "$boot" -modules "$here/modules" \
-		-lock "$lock" -version "$version" -epoch "$SOURCE_DATE_EPOCH" -level "$level" $devflag $unlocked -out "$stage/m" || exit 1
-	rm -f "$out/digest.txt" "$out/measurement.snp.cbor"
+		-lock "$lock" -version "$version" -epoch "$SOURCE_DATE_EPOCH" -level "$level" $devflag $snpflag $unlocked -out "$stage/m" || exit 1
+	rm -f "$out/digest.txt" "$out/measurement.snp.cbor" "$out/ovmf-sev.fd"
 	publish "$stage/m"
 	echo "$key $(cat "$out/digest.txt") $(stat -c '%s %Y' "$out/rootfs.img")" >"$cache/made-$3"
 }

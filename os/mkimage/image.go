@@ -19,14 +19,17 @@ import (
 // config is one image to make.
 type config struct {
 	base, agent, initProgram, boot, modules, lock, version, out string
-	dev, unlocked                                               bool
-	epoch                                                       int64
-	level                                                       int // of zstd
+	// snpFirmware is a file with firmware for SEV-SNP machines; "": none.
+	snpFirmware   string
+	dev, unlocked bool
+	epoch         int64
+	level         int // of zstd
 }
 
 // Files of an image directory (docs/design/004-virtual-machines.md).
 const (
 	firmwareFile = "ovmf.fd"
+	sevFile      = "ovmf-sev.fd"
 	kernelFile   = "bzImage"
 	initrdFile   = "initramfs.cpio.gz"
 	rootfsFile   = "rootfs.img"
@@ -124,10 +127,6 @@ func (c config) finish(f measure.Files, root verity.Root, packages []pkg) error 
 	f.Cmdline = fmt.Sprintf("%s %s=%x %s=%d", cmdline, verity.HashKey, root.Hash, verity.SizeKey, root.Size)
 	m := metadata{BIOS: firmwareFile, Kernel: kernelFile, Cmdline: f.Cmdline, Initrd: initrdFile, Rootfs: rootfsFile,
 		RootfsHash: hex.EncodeToString(root.Hash[:]), Version: c.version, SharedRO: true, IsDev: c.dev, Driver: "qemu", Unlocked: c.unlocked}
-	meta, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
 	img, err := measure.New(f)
 	if err != nil {
 		return fmt.Errorf("measuring the image for TDX: %w", err)
@@ -141,21 +140,38 @@ func (c config) finish(f measure.Files, root verity.Root, packages []pkg) error 
 		return fmt.Errorf("%s: %w", sbomFile, err)
 	}
 	listed := []string{firmwareFile, initrdFile, kernelFile, metadataFile, sbomFile, tdxFile}
-	snp, err := measure.SNPFiles(f).Document()
-	if err == nil {
-		listed = append(listed, snpFile)
-		err = c.write(snpFile, snp)
-	} else {
-		fmt.Fprintf(os.Stderr, "image: no %s: %v\n", snpFile, err)
-		err = os.Remove(filepath.Join(c.out, snpFile))
-		if errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
+	more, err := c.forSNP(f, &m)
+	if err != nil {
+		return err
 	}
-	if err = errors.Join(err, c.write(metadataFile, append(meta, '\n')), c.write(sbomFile, sbom), c.write(tdxFile, tdx)); err != nil {
+	listed = append(listed, more...)
+	meta, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if err = errors.Join(c.write(metadataFile, append(meta, '\n')), c.write(sbomFile, sbom), c.write(tdxFile, tdx)); err != nil {
 		return err
 	}
 	return c.sums(listed)
+}
+
+// forSNP writes what SEV-SNP machines need beside f: their firmware, which must have a
+// page for the kernel's hashes, and what it measures. Without such firmware the image is
+// for other machines only.
+func (c config) forSNP(f measure.Files, m *metadata) (listed []string, err error) {
+	if c.snpFirmware == "" {
+		fmt.Fprintf(os.Stderr, "image: no %s: no firmware for SEV-SNP was given (docs/ops/guest-image.md)\n", snpFile)
+		return nil, nil
+	}
+	if f.Firmware, err = os.ReadFile(c.snpFirmware); err != nil {
+		return nil, err
+	}
+	doc, err := measure.SNPFiles(f).Document()
+	if err != nil {
+		return nil, fmt.Errorf("firmware for SEV-SNP, %s: %w", c.snpFirmware, err)
+	}
+	m.BIOSSEV = sevFile
+	return []string{sevFile, snpFile}, errors.Join(c.write(sevFile, f.Firmware), c.write(snpFile, doc))
 }
 
 // sums writes the checksum file, whose own digest names the image. The root filesystem

@@ -19,6 +19,7 @@ func main() {
 	flag.StringVar(&c.agent, "agent", "", "the guest agent, static")
 	flag.StringVar(&c.initProgram, "init", "", "the initramfs's program, static")
 	flag.StringVar(&c.boot, "boot", "", "directory into which the kernel's and the firmware's packages are unpacked")
+	flag.StringVar(&c.snpFirmware, "snp-firmware", "", "firmware for SEV-SNP machines, with a page for the kernel's hashes (default: none)")
 	flag.StringVar(&c.modules, "modules", "", "the list of kernel modules")
 	flag.StringVar(&c.lock, "lock", "", "the lock file that the packages came from")
 	flag.StringVar(&c.version, "version", "", "version of the image")
