@@ -135,7 +135,7 @@ var flagged = []step{
 	{cmd: "instances rm", args: "{replica} {instance} -f", calls: "DELETE /cvms/{replica32}, DELETE /cvms/{instance32}"},
 	{cmd: "cvms create", args: "-n whole-app -c docker-compose.yml --vcpu 2 --memory 4096 --disk-size 30 --teepod-id 1 --image dstack-0.5.5 --skip-env --debug",
 		calls: "GET /teepods/available, POST /cvms/pubkey/from_cvm_configuration, POST /cvms/from_cvm_configuration", rest: "whole-app"},
-	{cmd: "cvms create", args: "-n env-app -c docker-compose.yml -e .env", exit: 1, want: []string{"a guest drops variables that the app-compose does not name"},
+	{cmd: "cvms create", args: "-n env-app -c docker-compose.yml --image dstack-0.5.5 -e .env", exit: 1, want: []string{"a guest drops variables that the app-compose does not name"},
 		calls: "GET /teepods/available, POST /cvms/pubkey/from_cvm_configuration, POST /cvms/from_cvm_configuration"},
 	{cmd: "cvms get", args: "whole-app --json", want: []string{`"vcpu": 2`, `"memory_in_gb": 4,`, `"disk_in_gb": 30`}, calls: "GET /cvms/whole-app"},
 	{cmd: "cvms delete", args: "whole-app --yes", calls: "GET /cvms/whole-app, DELETE /cvms/whole-app"},
