@@ -138,7 +138,7 @@ func allReads() []read {
 		{"a CVM's state", path("/cvms/%s/state", theUUID), text(`"id":"%s"`, theUUID)},
 		{"a CVM's events", path("/cvms/%s/events", theUUID), func(int, int) string { return "boot.progress" }},
 		{"first page of 30 apps", fixed("/apps?page=1&page_size=30"), text(`"total":%d`, theTotal)},
-		{"apps by a search", path("/apps?page=1&page_size=30&search=%s", func(_, i int) any { return seededName(i) }), text(`"vm_uuid":"%s"`, theUUID)},
+		{"apps by a search", path("/apps?page=1&page_size=30&search=%s", func(_, i int) any { return seededName(i) }), text(`"name":"%s`, func(_, i int) any { return seededName(i) })}, // it or newer ones
 		{"an app", path("/apps/%s", theApp), text(`"vm_uuid":"%s"`, theUUID)},
 		{"an app's revisions", path("/apps/%s/revisions", theApp), text(`"vm_uuid":"%s"`, theUUID)},
 		{"who am I, with the balance", fixed("/auth/me"), func(int, int) string { return `"username":"admin"` }},
