@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -159,7 +161,8 @@ func loopDevice(t *testing.T) func(string) string {
 	}
 }
 
-// engine starts a dockerd of its own over root.
+// engine starts a dockerd of its own over root, and in a network of its own: a dockerd
+// without a bridge removes docker0, which may be another's.
 func engine(t *testing.T, root string) func(args ...string) (string, error) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "vol")
@@ -169,12 +172,17 @@ func engine(t *testing.T, root string) func(args ...string) (string, error) {
 	sock := filepath.Join(dir, "d.sock")
 	c := exec.Command("dockerd", "--data-root", root, "--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"), "--host", "unix://"+sock,
 		"--bridge", "none", "--iptables=false", "--ip-masq=false", "--storage-driver", "overlay2", "--containerd-namespace", filepath.Base(dir), "--containerd-plugins-namespace", filepath.Base(dir)+"p")
+	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET}
 	var said bytes.Buffer
 	c.Stdout, c.Stderr = &said, &said
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
+	_, none := net.InterfaceByName("docker0")
 	t.Cleanup(func() {
+		if _, err := net.InterfaceByName("docker0"); err != nil && none == nil {
+			t.Errorf("the machine's docker0 is gone: %v", err)
+		}
 		_ = c.Process.Signal(os.Interrupt)
 		_ = c.Wait()
 		_ = os.RemoveAll(dir)
