@@ -190,10 +190,6 @@ func (m *Member) refSignCert(ctx context.Context, req refSignCertRequest) (out r
 		return out, err
 	}
 	l := rec.Lease()
-	if l.Launch != v.Claims().LaunchID() {
-		return out, cvm.Errorf(cvm.Denied, "no keys were released to this launch of the instance").WithReason(kmsapi.ReasonLeaseUnknown).
-			WithFix("restart the instance: it asks for its keys again")
-	}
 	if err := m.still(ctx, l.Boot); err != nil {
 		return out, err
 	}

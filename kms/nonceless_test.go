@@ -147,12 +147,18 @@ func noncelessCluster(t *testing.T) *cluster {
 // signCert asks for a certificate over a new key.
 func (g *referenceGuest) signCert(spoil func(r *refSignCertRequest, csr *ratls.CertRequest)) (out refSignCertAnswer, refusal string) {
 	g.t.Helper()
+	return g.signCertAs(func(k *ecdsa.PrivateKey) []byte { return g.attested(k, nil) }, spoil)
+}
+
+// signCertAs asks with other evidence.
+func (g *referenceGuest) signCertAs(attest func(k *ecdsa.PrivateKey) []byte, spoil func(r *refSignCertRequest, csr *ratls.CertRequest)) (out refSignCertAnswer, refusal string) {
+	g.t.Helper()
 	k := privateKey(g.t)
 	spki, err := spkiOf(&k.PublicKey)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	csr := &ratls.CertRequest{PublicKey: spki, Subject: "x", AltNames: []string{"localhost"}, ServerAuth: true, Quote: true, AppInfo: true, Attestation: g.attested(k, nil)}
+	csr := &ratls.CertRequest{PublicKey: spki, Subject: "x", AltNames: []string{"localhost"}, ServerAuth: true, Quote: true, AppInfo: true, Attestation: attest(k)}
 	req := refSignCertRequest{APIVersion: 2}
 	if spoil != nil {
 		spoil(&req, csr)
@@ -332,4 +338,55 @@ func TestReferenceSignCertRefused(t *testing.T) {
 	if _, e := g.signCert(nil); !strings.Contains(e, "App not allowed") {
 		t.Errorf("an app that is not allowed any more: %q", e)
 	}
+}
+
+// On SEV-SNP a key that counts once is not enough: whatever runs in the guest can have
+// its own keys attested. The launch counts once too.
+func TestReferenceGuestOnSNP(t *testing.T) {
+	hw := amdMachine(t, 1)
+	c := snpCluster(t, hw)
+	c.halt(0)
+	c.nodes[0].cfg.AllowNonceless = true
+	c.start(0)
+	c.await(0)
+	compose := composeOf(t, appcompose.Document{Name: "old"})
+	from := func(m *snpMachine) *referenceGuest {
+		g := c.referenceGuest(compose)
+		g.enter(m.attests)
+		return g
+	}
+	m := c.launched(t, hw, compose, appcompose.ProviderKMS)
+	boot := from(m)
+	if e := boot.call("GetAppKey", appKeyRequest{}, &appKeyAnswer{}); e != "" {
+		t.Fatal(e)
+	}
+	if e := from(m).call("GetAppKey", appKeyRequest{}, &appKeyAnswer{}); !strings.Contains(e, "released to this launch") {
+		t.Errorf("another key in the same launch: %q", e)
+	}
+	if l := c.lastLeaf(); l.Kind != ledger.KindDeny || l.Reason != kmsapi.ReasonLaunchRedeemed {
+		t.Errorf("its leaf: %+v", l)
+	}
+	sign := func(m *snpMachine) string {
+		_, e := boot.signCertAs(m.attests, nil)
+		return e
+	}
+	if e := sign(m); e != "" {
+		t.Errorf("a certificate for the launch that has its keys: %q", e)
+	}
+	if e := sign(c.launched(t, hw, compose, appcompose.ProviderKMS)); !strings.Contains(e, "no keys were released to this boot") {
+		t.Errorf("a certificate for another launch: %q", e)
+	}
+	if e := from(c.launched(t, hw, compose, "none")).call("GetAppKey", appKeyRequest{}, &appKeyAnswer{}); !strings.Contains(e, "asks no KMS") {
+		t.Errorf("a launch that started without asking for keys: %q", e)
+	}
+}
+
+// attests is evidence over a key.
+func (m *snpMachine) attests(k *ecdsa.PrivateKey) []byte {
+	m.t.Helper()
+	spki, err := spkiOf(&k.PublicKey)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return m.proves(ratls.ReportData(spki))
 }

@@ -159,7 +159,7 @@ func (m *Machine) Nonceless(c claim.Claims) (Recorded, error) {
 	var newest *Lease
 	for _, l := range m.st.Leases {
 		if l.NoNonce && l.AppID == c.AppID && l.InstanceID == c.InstanceID && l.ComposeHash == c.ComposeHash && bytes.Equal(l.MRBoot, c.MRBoot[:]) &&
-			(newest == nil || l.Leaf > newest.Leaf) {
+			l.Launch == c.LaunchID() && (newest == nil || l.Leaf > newest.Leaf) {
 			newest = &l
 		}
 	}
