@@ -2,10 +2,7 @@ package vm
 
 import (
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/confidential-cloud/phala/internal/cpio"
 )
 
 // TestClockOfAMachine boots an emulated machine whose kernel measured its TSC, and one
@@ -69,23 +68,14 @@ func clockInit(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	for i, f := range []struct {
-		name string
-		mode int
-		data []byte
-	}{{"init", 0o100755, program}, {"TRAILER!!!", 0, nil}} {
-		fmt.Fprintf(z, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00", i+1, f.mode, 0, 0, 1, 0, len(f.data), 0, 0, 0, 0, len(f.name)+1, 0, f.name)
-		_, _ = z.Write(make([]byte, (4-(110+len(f.name)+1)%4)%4))
-		_, _ = z.Write(f.data)
-		_, _ = z.Write(make([]byte, (4-len(f.data)%4)%4))
-	}
-	if err := z.Close(); err != nil {
+	var a cpio.Archive
+	a.Add("init", cpio.File|0o755, 0, 0, program)
+	b, err := a.Gzip()
+	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "initrd")
-	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path

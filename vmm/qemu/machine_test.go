@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -22,6 +21,7 @@ import (
 	"github.com/confidential-cloud/phala/attest/measure"
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/cpio"
 	"github.com/confidential-cloud/phala/vmm/confine"
 	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/machine"
@@ -80,29 +80,20 @@ func initramfs(t *testing.T, built string, init []byte) []byte {
 	if out, err := exec.CommandContext(t.Context(), "unsquashfs", "-q", "-n", "-f", "-d", mods, filepath.Join(built, "rootfs.img"), "usr/lib/modules").CombinedOutput(); err != nil {
 		t.Skipf("SKIPPED: unsquashfs: %v %s", err, out)
 	}
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	ino := 0
-	add := func(name string, mode int, data []byte) {
-		ino++
-		fmt.Fprintf(z, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00", ino, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name)+1, 0, name)
-		_, _ = z.Write(make([]byte, (4-(110+len(name)+1)%4)%4))
-		_, _ = z.Write(data)
-		_, _ = z.Write(make([]byte, (4-len(data)%4)%4))
-	}
-	add("init", 0o100755, init)
-	add("modules", 0o040755, nil)
+	var a cpio.Archive
+	a.Add("init", cpio.File|0o755, 0, 0, init)
+	a.Add("modules", cpio.Dir|0o755, 0, 0, nil)
 	for _, n := range []string{"virtio_blk", "button", "evdev"} {
 		found, _ := filepath.Glob(filepath.Join(mods, "usr/lib/modules/*/kernel/drivers/*/"+n+".ko"))
 		if len(found) == 1 {
-			add("modules/"+n+".ko", 0o100644, readFile(t, found[0]))
+			a.Add("modules/"+n+".ko", cpio.File|0o644, 0, 0, readFile(t, found[0]))
 		}
 	}
-	add("TRAILER!!!", 0, nil)
-	if err := z.Close(); err != nil {
+	b, err := a.Gzip()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return b.Bytes()
+	return b
 }
 
 func readFile(t *testing.T, path string) []byte {

@@ -1,8 +1,6 @@
 package deploy
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"fmt"
 	"os"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/devcloud"
+	"github.com/confidential-cloud/phala/internal/cpio"
 	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/qemu"
 )
@@ -111,22 +110,13 @@ func bareKernel(t *testing.T, img *image.Image, size vmSize) time.Duration {
 // initramfs is a cpio archive of one program.
 func initramfs(t *testing.T, init []byte) []byte {
 	t.Helper()
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	for i, f := range []struct {
-		name string
-		mode int
-		data []byte
-	}{{"init", 0o100755, init}, {"TRAILER!!!", 0, nil}} {
-		fmt.Fprintf(z, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00", i+1, f.mode, 0, 0, 1, 0, len(f.data), 0, 0, 0, 0, len(f.name)+1, 0, f.name)
-		_, _ = z.Write(make([]byte, (4-(110+len(f.name)+1)%4)%4))
-		_, _ = z.Write(f.data)
-		_, _ = z.Write(make([]byte, (4-len(f.data)%4)%4))
-	}
-	if err := z.Close(); err != nil {
+	var a cpio.Archive
+	a.Add("init", cpio.File|0o755, 0, 0, init)
+	b, err := a.Gzip()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return b.Bytes()
+	return b
 }
 
 // machine is a machine's memory as its kernel counts it.
