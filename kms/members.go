@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -34,24 +35,37 @@ func (m *Member) loadMembers() error {
 	return nil
 }
 
-// sponsor believes a list of members that an allowed member gave (or the sealed
-// file): until the replicated state arrives, raft is spoken with them alone.
+// sponsor believes a list of members that an allowed member gave (or the state
+// has): until the replicated state arrives, raft is spoken with them alone. The
+// file only grows. A member that comes back replays its log and meets the lists of
+// long ago first: were one of those to replace the file, and the member to stop
+// then, it would refuse the members who joined later, the leader perhaps among
+// them, for ever.
 func (m *Member) sponsor(members []keyring.Member) error {
-	var spkis [][]byte
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := maps.Clone(m.sponsors)
 	for _, mb := range members {
-		m.sponsors[string(mb.TLSKey)] = true
-		spkis = append(spkis, mb.TLSKey)
+		all[string(mb.TLSKey)] = true
 	}
-	m.mu.Unlock()
+	if len(all) == len(m.sponsors) {
+		return nil
+	}
+	var spkis [][]byte
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		spkis = append(spkis, []byte(k))
+	}
 	b, err := json.Marshal(spkis)
-	if err != nil {
-		return err
+	if err == nil {
+		err = m.box.write(membersFile, b)
 	}
-	return m.box.write(membersFile, b)
+	if err == nil {
+		m.sponsors = all
+	}
+	return err
 }
 
-// keepMembers writes the list whenever the state has another one.
+// keepMembers writes the keys that the state has and the file has not.
 func (m *Member) keepMembers(ctx context.Context) error {
 	var kept []string
 	ids := func(k *keyring.Machine) (out []string) {

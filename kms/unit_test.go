@@ -10,6 +10,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/keys"
+	"github.com/confidential-cloud/phala/kms/keyring"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
 )
 
@@ -87,6 +88,45 @@ func TestSealedIdentity(t *testing.T) {
 	}
 	if st, _ := os.Stat(path); st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v", st.Mode())
+	}
+}
+
+// A member that is stopped while it replays its log knows afterwards whom it knew
+// before.
+func TestListOfMembersOutlivesAReplay(t *testing.T) {
+	dir := t.TempDir()
+	boot := func() *Member {
+		box, err := newSealBox(context.Background(), fixedSeal(1), dir, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &Member{box: box, machine: keyring.NewMachine(), sponsors: map[string]bool{}}
+		if err := m.loadMembers(); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	a, b, c := keyring.Member{TLSKey: []byte("a")}, keyring.Member{TLSKey: []byte("b")}, keyring.Member{TLSKey: []byte("c")}
+	for _, lists := range [][][]keyring.Member{
+		{{a}, {a, b}, {a, b, c}}, // the first life
+		{{a}},                    // stopped in the middle of the replay
+		{},
+	} {
+		m := boot()
+		for _, l := range lists {
+			if err := m.sponsor(l); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m := boot()
+	for _, mb := range []keyring.Member{a, b, c} {
+		if !m.isMember(mb.TLSKey) {
+			t.Errorf("member %s is forgotten", mb.TLSKey)
+		}
+	}
+	if m.isMember([]byte("d")) {
+		t.Error("a stranger is a member")
 	}
 }
 
