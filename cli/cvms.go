@@ -262,6 +262,9 @@ func (a *app) showEvent(st *steps, e cloudapi.Event) {
 	case cloudapi.EventRetry:
 		st.news("%s", e.Message)
 	case cloudapi.EventStatus, cloudapi.EventSchedule:
+		if e.Status == cloudapi.StatusFailed {
+			return // its error was an event of its own
+		}
 		st.news("%s", first(e.Message, e.Status))
 	}
 }

@@ -328,6 +328,9 @@ func TestDeployFailsAndContinues(t *testing.T) {
 			t.Errorf("%q is missing in:\n%s", want, r.stderr)
 		}
 	}
+	if n := strings.Count(r.stderr, "KMS refused"); n != 2 { // when it happened, and as the result
+		t.Errorf("said %d times:\n%s", n, r.stderr)
+	}
 	if r.code != cli.ExitConflict {
 		t.Errorf("exit code %d", r.code)
 	}

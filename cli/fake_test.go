@@ -316,6 +316,8 @@ func (f *fakeCloud) progress(w http.ResponseWriter, r *http.Request, c *fakeCVM)
 	done := cloudapi.Done{Status: c.status, Seq: 9}
 	if f.bootError != nil {
 		done.Status, done.Error = cloudapi.StatusFailed, f.bootError
+		send("event", cloudapi.Event{Seq: 9, Kind: cloudapi.EventError, Status: done.Status, Message: done.Error.Message, Error: done.Error})
+		send("event", cloudapi.Event{Seq: 10, Kind: cloudapi.EventStatus, Status: done.Status, Message: "failed: " + done.Error.Message, Error: done.Error})
 	}
 	send("done", done)
 }

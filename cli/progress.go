@@ -41,7 +41,11 @@ func (s *steps) news(format string, args ...any) {
 	s.note = text
 	name, took := s.name, s.took()
 	s.mu.Unlock()
-	if !s.a.TTY && !same {
+	switch {
+	case same:
+	case name == "": // no turning line to show it on
+		s.a.say("  %s", text)
+	case !s.a.TTY:
 		s.a.say("  %s: %s (%s)", name, text, took)
 	}
 }
