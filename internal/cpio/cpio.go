@@ -14,17 +14,18 @@ const (
 	Dir  = 0o040000
 	File = 0o100000
 	Char = 0o020000
+	Link = 0o120000 // symbolic; its content is its target
 )
 
 // Archive is what was added so far; the zero value is empty. Inode numbers count up,
-// owner is root, there are no links.
+// owner is root, there are no hard links.
 type Archive struct {
 	Time int64 // of modification of what is added from now on, Unix seconds
 	b    bytes.Buffer
 	ino  int
 }
 
-// Add appends a directory, a file, or the device major:minor. Directories come before
+// Add appends a directory, a file, a symbolic link, or the device major:minor. Directories come before
 // what is in them.
 func (a *Archive) Add(name string, mode, major, minor int, content []byte) {
 	a.ino++
