@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/confidential-cloud/phala/appcompose"
 	"github.com/confidential-cloud/phala/attest"
@@ -75,7 +76,7 @@ func instanceOf(r *record) (in guestapi.InstanceInfo, err error) {
 // launchDocument is the MrConfig document (version 3) of a machine: what its guest will
 // compare with the files that it is handed.
 func launchDocument(m *machine.Machine, doc *appcompose.Document, app cvm.AppID, instance cvm.InstanceID) (string, error) {
-	config := attest.MRConfig{AppID: app.String(), ComposeHash: doc.Hash().String(), KeyProvider: doc.Provider(), KeyProviderID: doc.KeyProviderID, Version: 3}
+	config := attest.MRConfig{AppID: app.String(), ComposeHash: doc.Hash().String(), KeyProvider: doc.Provider(), KeyProviderID: strings.ToLower(doc.KeyProviderID), Version: 3}
 	if !doc.NoInstanceID && !instance.IsZero() {
 		config.InstanceID = instance.String()
 	}

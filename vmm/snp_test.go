@@ -110,6 +110,19 @@ func TestSNPInstanceFollowsTheSeed(t *testing.T) {
 	}
 }
 
+// The document is canonical where an app-compose may be written in capitals.
+func TestSNPDocumentIsInSmallLetters(t *testing.T) {
+	doc := mustDoc(t)
+	doc.KeyProvider, doc.KeyProviderID = appcompose.ProviderKMS, "30593013AB"
+	text, err := launchDocument(&machine.Machine{}, doc, spec().AppID, cvm.InstanceID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config, err := attest.ParseMRConfig(text); err != nil || config.KeyProviderID != "30593013ab" {
+		t.Errorf("%+v, %v", config, err)
+	}
+}
+
 func mustDoc(t *testing.T) *appcompose.Document {
 	t.Helper()
 	d, err := appcompose.Parse([]byte(composeDoc))
