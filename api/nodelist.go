@@ -93,13 +93,15 @@ func (s *Server) availableNodes(ctx context.Context, _ *none) (any, error) {
 		return nil, fmt.Errorf("encoding nodes: %s", b)
 	}
 	before, after := b[:at+len(list)], b[at+len(list):]
-	const room = 1 << 10 // of a node, about
-	out := append(make([]byte, 0, len(b)+room*len(s.nodes.list)), before...)
+	all, size := make([][]byte, len(s.nodes.list)), len(b)+1
 	for i, n := range s.nodes.list {
-		one, err := s.show(n, promised.Rooms[n.id])
-		if err != nil {
+		if all[i], err = s.show(n, promised.Rooms[n.id]); err != nil {
 			return nil, err
 		}
+		size += len(all[i]) + 1
+	}
+	out := append(make([]byte, 0, size), before...) // some MB, of 10,000 nodes
+	for i, one := range all {
 		if i > 0 {
 			out = append(out, ',')
 		}

@@ -60,11 +60,13 @@ type node struct {
 // that asking all takes longer, two rounds and the pause between them.
 const fresh = 3 * time.Second
 
-// askEvery is the pause between two rounds over all nodes, or longer, when a round
-// takes longer; askAtOnce is how many are asked at the same time.
+// askEvery is the pause between two rounds over all nodes; askAtOnce is how many are
+// asked at the same time, askGap is from one to the next, on average: what else the
+// process has to do goes on between them.
 const (
 	askEvery  = 2 * time.Second
 	askAtOnce = 64
+	askGap    = time.Millisecond
 	// imagesEvery is how often each of more nodes than that is asked for its images,
 	// which hardly ever change.
 	imagesEvery = 20 * time.Second
@@ -131,38 +133,47 @@ func (ns *nodes) client(id int64) (*vmmapi.Client, error) {
 }
 
 func (ns *nodes) run(ctx context.Context) error {
-	for {
+	for gap := time.Duration(0); ; gap = askGap { // nothing is known before the first round: it is as fast as can be
 		begin := time.Now()
 		if err := ns.recall(ctx); err != nil && ctx.Err() == nil {
 			ns.log.Error("reading what the nodes proved", "err", err)
 		}
-		ns.refresh(ctx, 0)
-		lap := time.Since(begin)
-		ns.lap.Store(int64(lap))
-		if run.Pause(ctx, max(askEvery, lap)) != nil {
+		ns.ask(ctx, 0, gap)
+		ns.lap.Store(int64(time.Since(begin)))
+		if run.Pause(ctx, askEvery) != nil {
 			return nil //nolint:nilerr // it is to end
 		}
 	}
 }
 
-// refresh asks every node whose answer is older than maxAge.
+// refresh asks every node whose answer is older than maxAge, before a request is answered.
 func (ns *nodes) refresh(ctx context.Context, maxAge time.Duration) {
 	lap := time.Duration(ns.lap.Load())
-	if maxAge > 0 && lap > 0 && len(ns.list) > askAtOnce {
-		return // run asks them as fast as can be: nobody has to wait for a node that hangs
+	if lap > 0 && len(ns.list) > askAtOnce {
+		return // run asks them: nobody has to wait for a node that hangs
 	}
-	if maxAge > 0 && lap > askEvery/2 {
-		maxAge = max(maxAge, 2*lap+max(askEvery, lap))
+	if lap > askEvery/2 {
+		maxAge = max(maxAge, 2*lap+askEvery)
 	}
+	ns.ask(ctx, maxAge, 0)
+}
+
+// ask asks every node whose answer is older than maxAge, one each gap.
+func (ns *nodes) ask(ctx context.Context, maxAge, gap time.Duration) {
+	begin := time.Now()
 	every := time.Duration(0)
 	if len(ns.list) > askAtOnce {
 		every = imagesEvery
 	}
 	var at errgroup.Group
 	at.SetLimit(askAtOnce)
-	for _, n := range ns.list {
+	for i, n := range ns.list {
 		if n.known(maxAge) {
 			continue
+		}
+		const some = 5 * time.Millisecond // less is not worth a timer
+		if early := time.Until(begin.Add(time.Duration(i) * gap)); early > some && run.Pause(ctx, early) != nil {
+			break
 		}
 		at.Go(func() error {
 			if n.ask(ctx, maxAge, every) {
