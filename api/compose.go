@@ -131,8 +131,8 @@ func (s *Server) check(doc *appcompose.Document, gpus int) (composed, error) {
 	if err := f.Check(); err != nil {
 		return out, err
 	}
-	if at := f.GPU(); at != nil && gpus == 0 {
-		return out, s.noGPU(at.Error())
+	if n, at := f.GPUs(); n > gpus {
+		return out, s.noGPU(at.Error(), n, gpus)
 	}
 	for _, w := range f.Lint() {
 		out.warnings = append(out.warnings, w.String())
@@ -140,18 +140,25 @@ func (s *Server) check(doc *appcompose.Document, gpus int) (composed, error) {
 	return out, nil
 }
 
-// noGPU is the answer for an app that needs a GPU on a CVM without: it names a type
-// that has some.
-func (s *Server) noGPU(where string) error {
-	why, fix := "this cloud has no instance type with GPUs", "leave the GPU out, or deploy where CVMs have GPUs"
-	for _, t := range s.cfg.InstanceTypes {
-		if t.GPUs > 0 {
-			why = fmt.Sprintf("this CVM has none; instance type %s has %d (%s)", t.ID, t.GPUs, cmp.Or(t.GPUName, t.GPU))
-			fix = "deploy with instance_type " + t.ID + " (GET /instance-types lists all), or leave the GPU out"
-			break
-		}
+// noGPU is the answer for an app that needs more GPUs than its CVM has: it names a type
+// that has as many.
+func (s *Server) noGPU(where string, need, have int) error {
+	why, fix := "this CVM has none", "leave the GPU out, or deploy where CVMs have GPUs"
+	if have > 0 {
+		why, fix = fmt.Sprintf("this CVM has %d", have), fmt.Sprintf("ask for %d at the most", have)
 	}
-	return fail(http.StatusUnprocessableEntity, errNoGPU, cvm.Unsupported, "gpu-not-available", "compose file: "+where+", and "+why, fix)
+	if i := slices.IndexFunc(s.cfg.InstanceTypes, func(t InstanceType) bool { return t.GPUs >= need }); i >= 0 {
+		t := s.cfg.InstanceTypes[i]
+		why += fmt.Sprintf("; instance type %s has %d (%s)", t.ID, t.GPUs, cmp.Or(t.GPUName, t.GPU))
+		fix = "deploy a CVM of instance_type " + t.ID + " (GET /instance-types lists all), or ask for fewer"
+	} else {
+		why += ", and no instance type of this cloud has as many"
+	}
+	out := fail(http.StatusUnprocessableEntity, errNoGPU, cvm.Unsupported, "gpu-not-available", "compose file: "+where+", and "+why, fix)
+	d := out.Detail.(cloudapi.ErrorDetail) //nolint:forcetypeassert // made a line above
+	d.Details = []cloudapi.Detail{{Field: "gpus", Value: have, Message: fmt.Sprintf("%d needed", need)}}
+	out.Detail = d
+	return out
 }
 
 // Limits of an encrypted environment, in bytes: 1 MiB of names and values and

@@ -177,6 +177,23 @@ func (b *bench) env(name string) (map[string]string, uint64) {
 	return out, c.sig.Counter
 }
 
+// A plan says how many GPUs the app needs and gets, and nothing of GPUs where it needs none.
+func TestPlanOfGPUs(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	if r := b.works("deploy", "-n", "hello", "-e", "SECRET=x", "--plan"); strings.Contains(r.out+r.stderr, "GPUs") {
+		t.Errorf("%s%s", r.out, r.stderr)
+	}
+	b.cloud.gpus = 2
+	b.write("docker-compose.yml", composeV1+"    gpus: [{count: 2}]\n")
+	if r := b.works("deploy", "-n", "hello", "-e", "SECRET=x", "--plan"); !strings.Contains(r.out+r.stderr, "GPUs         2 needed, tdx.small has 2") {
+		t.Errorf("%s%s", r.out, r.stderr)
+	}
+	if r := b.works("deploy", "-n", "hello", "-e", "SECRET=x", "--plan", "--json"); r.json["gpus"] != 2.0 || r.json["gpus_needed"] != 2.0 {
+		t.Error(r.out)
+	}
+}
+
 // The life of an app: deploy, the same again, update, new environment, counters.
 func TestDeployAndUpdate(t *testing.T) {
 	t.Parallel()

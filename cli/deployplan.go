@@ -31,6 +31,7 @@ type plan struct {
 	changes []string // against what runs, in words
 	notes   []string // what was asked for and has no part in it
 	price   string   // per hour
+	gpus    int      // of the instance type
 }
 
 // plan finds out whether the name exists, builds the app-compose here and has the

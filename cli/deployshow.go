@@ -58,7 +58,7 @@ func (a *app) describe(ctx context.Context, j *job, p *plan) error {
 	for _, f := range types.Result {
 		for _, t := range f.Items {
 			if t.ID == *p.size {
-				p.price = t.HourlyRate
+				p.price, p.gpus = t.HourlyRate, t.GPUs
 			}
 		}
 	}
@@ -148,7 +148,9 @@ type planJSON struct {
 	Changes     []string `json:"changes"`
 	Notes       []string `json:"notes"` // what was asked for and has no part in it
 	Price       string   `json:"hourly_rate,omitempty"`
-	Approver    string   `json:"approver"` // who must allow it on chain
+	GPUs        int      `json:"gpus"`        // that the CVM has
+	GPUsNeeded  int      `json:"gpus_needed"` // by the compose file, at least
+	Approver    string   `json:"approver"`    // who must allow it on chain
 	Findings    any      `json:"findings"`
 }
 
@@ -157,6 +159,8 @@ func (p *plan) json(j *job) planJSON {
 		ChainID: p.trust.Chain.ID, Contract: p.trust.Chain.KMSContract, DeviceID: hex.EncodeToString(p.device[:]),
 		EnvNames: envNames(j.env), Ports: []int{}, Changed: p.change, Findings: j.file.Lint(),
 		Changes: append([]string{}, p.changes...), Notes: append([]string{}, p.notes...), Price: p.price, Approver: p.approver()}
+	out.GPUs = p.gpus
+	out.GPUsNeeded, _ = j.file.GPUs()
 	for _, port := range j.file.Ports() {
 		out.Ports = append(out.Ports, port.Published)
 	}
@@ -194,6 +198,9 @@ func (a *app) showPlan(j *job, p *plan) {
 	}
 	if p.old != nil && p.size != nil {
 		a.say("  size         %s stays", *p.size)
+	}
+	if need, _ := j.file.GPUs(); need > 0 || p.gpus > 0 {
+		a.say("  GPUs         %d needed, %s has %d", need, first(str(p.size), "the CVM"), p.gpus)
 	}
 	if p.price != "" {
 		a.say("  price        %s per hour", p.price)

@@ -46,6 +46,7 @@ type fakeCloud struct {
 	keys          []cloudapiSSHKey
 	committed     []map[string]any // bodies of commits
 	url           string           // of the app
+	gpus          int              // of the instance type
 }
 
 type fakeCVM struct {
@@ -95,7 +96,7 @@ func (f *fakeCloud) serve(w http.ResponseWriter, r *http.Request) {
 		answer(w, 200, cloudapi.CurrentUser{User: cloudapi.User{Username: "tester", Email: "t@example.com"}, Workspace: cloudapi.Workspace{Name: "Test Space", Slug: &slug}})
 	case path == "/instance-types":
 		cpu := "cpu"
-		it := []cloudapi.InstanceType{{ID: "tdx.small", Name: "tdx.small", VCPU: 1, MemoryMB: 2048, HourlyRate: "0.058", DefaultDiskSizeGB: 20, Family: &cpu, Description: "small"}}
+		it := []cloudapi.InstanceType{{ID: "tdx.small", Name: "tdx.small", VCPU: 1, MemoryMB: 2048, HourlyRate: "0.058", DefaultDiskSizeGB: 20, Family: &cpu, Description: "small", GPUs: f.gpus}}
 		answer(w, 200, cloudapi.InstanceTypes{Result: []cloudapi.InstanceFamily{{Name: "cpu", Items: it, Total: 1}}})
 	case path == "/kms":
 		answer(w, 200, cloudapi.Page[cloudapi.KMS]{Items: []cloudapi.KMS{f.kms}, Total: 1})

@@ -34,7 +34,7 @@ var noJSON = map[string]string{
 
 // jsonCases run in this order, against a cloud with the app two-a, two-b.
 var jsonCases = []jsonCase{
-	{"deploy -n hello -e SECRET=x --plan", "action app_compose approver chain_id changed changes compose_hash device_id env_names findings hourly_rate kms_contract name notes owner ports success"},
+	{"deploy -n hello -e SECRET=x --plan", "action app_compose approver chain_id changed changes compose_hash device_id env_names findings gpus gpus_needed hourly_rate kms_contract name notes owner ports success"},
 	{"deploy -n hello -e SECRET=x", "action app_id compose_hash env_counter name simulated status success urls vm_uuid"},
 	{"deploy -c missing.yml", ""},
 	{"templates list", "items success total"}, {"templates show hello", "author compose defaultResource description envs id name repo success tags"},

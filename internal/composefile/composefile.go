@@ -26,13 +26,16 @@ type File struct {
 	services []Service
 	ports    []Port
 	envs     []Env
-	gpu      *Position // of the first service that needs a GPU
+	gpus     int       // that one of the services needs, at the most
+	gpu      *Position // of that service's wish; nil: none needs a GPU
 	findings []Finding
 }
 
-// GPU is where a service first asks for a GPU; nil when none does. Whether there is
-// one is not the file's to say.
-func (f *File) GPU() *Position { return f.gpu }
+// GPUs is how many GPUs the file's CVM must have at least, and where that is asked for;
+// nil when no service needs one. Services may use the same card, so it is what the one
+// with the most needs: "all" is satisfied with one. Whether there are so many is not the
+// file's to say.
+func (f *File) GPUs() (int, *Position) { return f.gpus, f.gpu }
 
 // Service is one service that starts without a profile being asked for.
 type Service struct {

@@ -230,27 +230,41 @@ func TestLint(t *testing.T) {
 	}
 }
 
-func TestGPU(t *testing.T) {
-	for text, line := range map[string]int{
-		"    deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: 1}]}}}":    4,
-		"    deploy: {resources: {reservations: {devices: [{driver: nvidia, capabilities: []}]}}}": 4,
-		"    gpus: all":       4,
-		"    runtime: nvidia": 4,
-		"    runtime: runc":   0,
-		"    deploy: {resources: {reservations: {devices: [{driver: x, capabilities: [tpu]}]}}}": 0,
-		"    deploy: {resources: {limits: {cpus: \"1\"}}}":                                       0,
+func TestGPUs(t *testing.T) {
+	type want struct{ n, line int }
+	devices := func(d string) string { return "    deploy: {resources: {reservations: {devices: [" + d + "]}}}" }
+	for text, want := range map[string]want{
+		devices("{capabilities: [gpu], count: 1}"):                                                  {1, 4},
+		devices("{driver: nvidia, capabilities: []}"):                                               {1, 4},
+		devices("{capabilities: [gpu]}"):                                                            {1, 4}, // all there are
+		devices("{capabilities: [gpu], count: all}"):                                                {1, 4},
+		devices("{capabilities: [gpu], count: 4}"):                                                  {4, 4},
+		devices("{capabilities: [gpu], count: \"4\"}"):                                              {4, 4},
+		devices("{capabilities: [gpu], count: $N}"):                                                 {1, 4}, // only the guest knows
+		devices("{capabilities: [gpu], count: \"${N:-3}\"}"):                                        {3, 4},
+		devices("{capabilities: [gpu], device_ids: [\"0\", \"3\"]}"):                                {4, 4},
+		devices("{capabilities: [gpu], device_ids: [GPU-a, GPU-b]}"):                                {2, 4},
+		devices("{capabilities: [gpu], device_ids: [\"99999999999\"]}"):                             {1, 4},
+		devices("{driver: x, capabilities: [tpu], count: 7}, {capabilities: [gpu], count: 2}"):      {2, 4},
+		devices("{driver: x, capabilities: [tpu], count: 7}"):                                       {0, 0},
+		devices("{capabilities: [gpu]}") + "\n  b:\n    image: x\n    gpus: [{count: 2}]":           {2, 7}, // who needs the most
+		devices("{capabilities: [gpu], count: 2}") + "\n  b:\n    image: x\n    gpus: [{count: 2}]": {2, 4}, // they share them
+		"    gpus: all":       {1, 4},
+		"    runtime: nvidia": {1, 4},
+		"    runtime: runc":   {0, 0},
+		"    deploy: {resources: {limits: {cpus: \"1\"}}}": {0, 0},
 	} {
 		f, err := Parse([]byte("services:\n  a:\n    image: x\n" + text + "\n"))
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		got := 0
-		if p := f.GPU(); p != nil {
-			got = p.Line
+		n, at := f.GPUs()
+		if at == nil {
+			at = &Position{}
 		}
-		if got != line {
-			t.Errorf("%s: line %d, want %d", text, got, line)
+		if n != want.n || at.Line != want.line {
+			t.Errorf("%s: %d, line %d, want %+v", text, n, at.Line, want)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -258,30 +259,52 @@ func (f *File) fill(root *yaml.Node, p *types.Project) {
 		for _, sp := range s.Ports {
 			f.addPort(root, name, sp)
 		}
-		if key := gpuKey(s); key != nil && f.gpu == nil {
-			f.gpu = position(root, append([]string{"services", name}, key...)...)
+		if n, key := gpusOf(s); n > f.gpus {
+			f.gpus, f.gpu = n, position(root, append([]string{"services", name}, key...)...)
 			f.gpu.Msg = fmt.Sprintf("service %q needs a GPU", name)
+			if n > 1 {
+				f.gpu.Msg = fmt.Sprintf("service %q needs %d GPUs", name, n)
+			}
 		}
 	}
 	slices.SortFunc(f.ports, func(a, b Port) int { return a.Published - b.Published })
 }
 
-// gpuKey is where a service asks for a GPU, in one of the three ways of writing it.
-func gpuKey(s types.ServiceConfig) []string {
+// gpusOf is how many GPUs a service needs at least, and where it asks for the most, in
+// one of the three ways of writing it.
+func gpusOf(s types.ServiceConfig) (n int, key []string) {
+	more := func(m int, path ...string) {
+		if m > n {
+			n, key = m, path
+		}
+	}
 	if s.Deploy != nil && s.Deploy.Resources.Reservations != nil {
 		for _, d := range s.Deploy.Resources.Reservations.Devices {
 			if d.Driver == "nvidia" || slices.Contains(d.Capabilities, "gpu") {
-				return []string{"deploy", "resources", "reservations", "devices"}
+				more(cardsOf(d), "deploy", "resources", "reservations", "devices")
 			}
 		}
 	}
-	switch {
-	case len(s.Gpus) > 0:
-		return []string{"gpus"}
-	case s.Runtime == "nvidia":
-		return []string{"runtime"}
+	for _, d := range s.Gpus {
+		more(cardsOf(d), "gpus")
 	}
-	return nil
+	if s.Runtime == "nvidia" {
+		more(1, "runtime")
+	}
+	return n, key
+}
+
+// cardsOf is how many cards there must be for a request: at least one, also for "all"
+// (-1). An id is a card's number, counted from 0, or a name of its own, which counts as
+// one card.
+func cardsOf(d types.DeviceRequest) int {
+	n := max(1, int(d.Count), len(d.IDs)) // no id stands there twice
+	for _, id := range d.IDs {
+		if i, err := strconv.Atoi(id); err == nil && i < math.MaxInt32 {
+			n = max(n, i+1)
+		}
+	}
+	return n
 }
 
 func (f *File) addPort(root *yaml.Node, service string, sp types.ServicePortConfig) {

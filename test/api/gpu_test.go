@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -98,8 +99,10 @@ func gpuCloud(t *testing.T) *cloudapi.Client {
 	return &cloudapi.Client{Base: "http://" + l.Addr().String() + cloudapi.Prefix, Key: key}
 }
 
-// gpuCompose asks for a card.
-const gpuCompose = "services:\n  web:\n    image: nginx:1.27\n    deploy:\n      resources:\n        reservations:\n          devices:\n            - driver: nvidia\n              count: 1\n              capabilities: [gpu]\n"
+// gpuCompose asks for cards: "count: 1", say.
+func gpuCompose(cards string) string {
+	return "services:\n  web:\n    image: nginx:1.27\n    deploy:\n      resources:\n        reservations:\n          devices:\n            - driver: nvidia\n              " + cards + "\n              capabilities: [gpu]\n"
+}
 
 // A CVM with GPUs goes where its kind of card is free, has it for itself, and gives
 // it back when it is deleted.
@@ -108,7 +111,7 @@ func TestCVMsWithGPUs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
 	defer cancel()
 	provision := func(name, typ string) (cloudapi.Provisioned, error) {
-		return c.Provision(ctx, cloudapi.ProvisionRequest{Name: name, InstanceType: typ, DiskSize: 20, ComposeFile: map[string]any{"docker_compose_file": gpuCompose, "name": name}})
+		return c.Provision(ctx, cloudapi.ProvisionRequest{Name: name, InstanceType: typ, DiskSize: 20, ComposeFile: map[string]any{"docker_compose_file": gpuCompose("count: 1"), "name": name}})
 	}
 	refused := func(err error, want ...string) {
 		t.Helper()
@@ -148,8 +151,15 @@ func TestCVMsWithGPUs(t *testing.T) {
 	free("[10de:2335 10de:2335] [10de:2901]")
 	_, err := provision("plain-app", "tdx.small")
 	refused(err, `service "web" needs a GPU`, "instance type h200.1 has 1 (NVIDIA H200)")
-	_, err = c.Provision(ctx, cloudapi.ProvisionRequest{Name: "odd-app", InstanceType: "h200.1", VCPU: 1, ComposeFile: map[string]any{"docker_compose_file": gpuCompose}})
+	_, err = c.Provision(ctx, cloudapi.ProvisionRequest{Name: "odd-app", InstanceType: "h200.1", VCPU: 1, ComposeFile: map[string]any{"docker_compose_file": gpuCompose("count: 1")}})
 	refused(err, "h200.1", "price")
+	for cards, want := range map[string]string{"count: 2": "needs 2 GPUs, and this CVM has 1; instance type h200.2 has 2", `device_ids: ["1"]`: "needs 2 GPUs", "count: 3": "no instance type of this cloud has as many"} {
+		_, err = c.Provision(ctx, cloudapi.ProvisionRequest{Name: "greedy-app", InstanceType: "h200.1", ComposeFile: map[string]any{"docker_compose_file": gpuCompose(cards)}})
+		var e *cloudapi.APIError
+		if refused(err, want); !errors.As(err, &e) || e.Status != 422 || e.ErrorCode != "ERR-02-006" || len(e.Details) != 1 || e.Details[0].Field != "gpus" {
+			t.Errorf("%s: %+v", cards, e)
+		}
+	}
 
 	b := deploy("app-b200", "b200.1")
 	one := deploy("app-h200", "h200.1")
@@ -165,6 +175,13 @@ func TestCVMsWithGPUs(t *testing.T) {
 	refused(err, "1 GPU(s) 10de:2335 free, 2 needed", "0 GPU(s) 10de:2335 free, 2 needed")
 	_, err = provision("app-b-two", "b200.1")
 	refused(err, "0 GPU(s) 10de:2901 free, 1 needed")
+	more := map[string]any{"docker_compose_file": gpuCompose("count: 2"), "name": "app-h200"}
+	_, err = c.ProvisionCompose(ctx, "app-h200", more)
+	refused(err, "needs 2 GPUs, and this CVM has 1")
+	refused(c.Do(ctx, "PATCH", "/cvms/app-h200", map[string]any{"docker_compose_file": gpuCompose("count: 2")}, nil), "needs 2 GPUs, and this CVM has 1")
+	if _, err := c.ProvisionCompose(ctx, "app-h200", map[string]any{"docker_compose_file": gpuCompose("count: all"), "name": "app-h200"}); err != nil {
+		t.Errorf("all there are: %v", err)
+	}
 	for _, size := range []map[string]any{{"vcpu": 1}, {"memory": 2048}, {"instance_type": "tdx.small"}, {"instance_type": "h200.2"}} {
 		refused(c.Do(ctx, "PATCH", "/cvms/app-h200/resources", size, nil), "price covers")
 	}
