@@ -26,6 +26,7 @@ const (
 	checkKMS     = "identity.kms"
 	checkPinned  = "identity.kms-pinned"
 	checkEnv     = "identity.env-signed"
+	checkDevice  = "identity.device"
 
 	checkIncluded   = "ledger.included"
 	checkLeaf       = "ledger.leaf"
@@ -58,6 +59,7 @@ func describe(name string) about {
 		checkKMS:         {title: "Its keys come from the profile's KMS", fix: "a false KMS was offered to the guest, or the profile is of another cloud"},
 		checkPinned:      {title: "Its measured document names that KMS", fix: "set key_provider_id in app-compose, so that the host cannot offer another KMS", optional: true},
 		checkEnv:         {title: "Its environment is signed by its owner", fix: "name env_signers in app-compose and deploy with a client that signs", optional: true},
+		checkDevice:      {title: "The evidence names its device", fix: "the processor's firmware masks its chip id, or a cloud provider's key (VLEK) signed: let the host show CHIP_ID, and join with its own key (VCEK)"},
 		checkIncluded:    {title: "The release of its keys is in the signed ledger", fix: "the members that the profile names did not sign this; compare ledger.keys with another profile of the cloud"},
 		checkLeaf:        {title: "The ledger's entry is about this very boot", fix: "the receipt belongs to another boot: report this"},
 		checkConsistent:  {title: "The newest ledger contains that one", fix: "the ledger was rewritten or forked, or is behind: keep both checkpoints and report this"},

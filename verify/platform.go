@@ -11,7 +11,8 @@ import (
 
 // Platform verifies what a prover VM of a node showed (vmmapi.Client.Prove): genuine
 // evidence that the profile admits, over this nonce, of a VM that measured exactly
-// this app-compose and nothing else before it answered. Of the claims, DeviceID,
+// this app-compose and nothing else before it answered (TDX), or was launched for it
+// (SEV-SNP, whose guest runs nothing else and which shows no phase). Of the claims, DeviceID,
 // Platform, TCB and Expires are about the host; s needs Collateral, and Values where
 // the profile names a feed. Without an error the checks have all passed.
 //
@@ -31,6 +32,11 @@ func Platform(ctx context.Context, p Profile, s Sources, shown guestapi.Evidence
 	claims, ok := b.evidence(ctx, shown)
 	want, got := cvm.ComposeHash(sum(app)), claims.ComposeHash
 	b.sec("evidence").equal(checkCompose, want.String(), got.String(), "it is the evidence of another app, not of the prover")
+	if ok && claims.DeviceID == (cvm.DeviceID{}) { // a masked chip under a key that many chips have
+		b.sec("evidence").fail(checkDevice, "a device id", "none", "the evidence is of no device in particular: nothing tells this host from another")
+	} else if ok {
+		b.sec("evidence").pass(checkDevice, claims.DeviceID.String())
+	}
 	checks := b.sec("evidence").Checks
 	for _, c := range checks {
 		if c.Required && c.Verdict != claim.Passed {

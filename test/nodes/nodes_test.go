@@ -24,6 +24,7 @@ import (
 	"github.com/confidential-cloud/phala/verify"
 	"github.com/confidential-cloud/phala/vmm"
 	"github.com/confidential-cloud/phala/vmm/dry"
+	"github.com/confidential-cloud/phala/vmm/machine"
 )
 
 // noKMS is a KMS that nobody asks here.
@@ -46,7 +47,7 @@ func run(t *testing.T, fn func(context.Context) error) <-chan error {
 	return done
 }
 
-func startVMM(t *testing.T, hw *simtee.Hardware) (url, tokenFile string) {
+func startVMM(t *testing.T, machines machine.Driver) (url, tokenFile string) {
 	t.Helper()
 	dir := t.TempDir()
 	sockets, err := os.MkdirTemp("", "nodes") // short: sockets
@@ -56,7 +57,7 @@ func startVMM(t *testing.T, hw *simtee.Hardware) (url, tokenFile string) {
 	t.Cleanup(func() { _ = os.RemoveAll(sockets) })
 	c := vmm.Default()
 	c.Listen, c.TokenFile, c.Dir, c.RunDir, c.ImagesDir = "127.0.0.1:0", filepath.Join(dir, "token"), filepath.Join(dir, "vmm"), sockets, filepath.Join(dir, "images")
-	c.Driver, c.Machines, c.Log = "dry", dry.New(dry.Config{Guest: simtrust.Prover(t, hw, nil)}), slog.New(slog.DiscardHandler)
+	c.Driver, c.Machines, c.Log = "dry", machines, slog.New(slog.DiscardHandler)
 	c.Capacity = vmm.Capacity{VCPU: 4, MemoryMiB: 8192, DiskMiB: 100 << 10}
 	m, err := vmm.New(c)
 	if err != nil {
@@ -80,14 +81,27 @@ type cloud struct {
 
 func start(t *testing.T) *cloud {
 	t.Helper()
-	hw, err := simtee.New(simtee.Config{Seed: append([]byte{5}, make([]byte, 31)...)})
+	hw := hardware(t, 5)
+	return startWith(t, hw, dry.New(dry.Config{Guest: simtrust.Prover(t, hw, nil)}), func(*verify.Profile) {})
+}
+
+func hardware(t *testing.T, seed byte) *simtee.Hardware {
+	t.Helper()
+	hw, err := simtee.New(simtee.Config{Seed: append([]byte{seed}, make([]byte, 31)...), SNP: true})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return hw
+}
+
+// startWith is a cloud of one node with these machines, whose trust profile admits the
+// hardware's TDX side and what admit adds.
+func startWith(t *testing.T, hw *simtee.Hardware, machines machine.Driver, admit func(*verify.Profile)) *cloud {
+	t.Helper()
 	c := &cloud{t: t}
-	c.vmmURL, c.tokenFile = startVMM(t, hw)
+	c.vmmURL, c.tokenFile = startVMM(t, machines)
 	cfg := api.DefaultConfig()
-	c.trust = simtrust.Profile(t, hw, func(p *verify.Profile) { cfg.KMS.RootSPKI = p.KMS.RootSPKI })
+	c.trust = simtrust.Profile(t, hw, func(p *verify.Profile) { cfg.KMS.RootSPKI = p.KMS.RootSPKI; admit(p) })
 	cfg.Dir, cfg.Log, cfg.Keys, cfg.TrustProfile = t.TempDir(), slog.New(slog.DiscardHandler), noKMS{}, c.trust
 	cfg.Nodes = []api.NodeConfig{{URL: c.vmmURL, TokenFile: c.tokenFile}}
 	cfg.Gateway = api.GatewayConfig{Domain: "dev.localhost", Port: 8443}
@@ -153,11 +167,7 @@ func TestNodeCommands(t *testing.T) {
 			t.Errorf("checked %v: %v", what, r)
 		}
 	}
-	hw, err := simtee.New(simtee.Config{Seed: append([]byte{6}, make([]byte, 31)...)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := simtrust.Profile(t, hw, nil)
+	other := simtrust.Profile(t, hardware(t, 6), nil)
 	if r := c.phala(cli.ExitDenied, c.key, "node", "check", "1", "--trust", other); r["reason"] != "platform-unproved" {
 		t.Errorf("other roots: %v", r)
 	}

@@ -97,9 +97,22 @@ func Evidence(hw *simtee.Hardware, name string, compose, nonce []byte) ([]byte, 
 	return ev.Marshal()
 }
 
+// Answer is what the guest of a machine answers to a nonce.
+type Answer func(m machine.Machine, compose, nonce []byte) ([]byte, error)
+
 // Prover is a guest for the dry driver: one of the hardware, which answers as the prover
 // of a node does, to what answered makes of the nonce it is asked with (nil: to that).
 func Prover(t testing.TB, hw *simtee.Hardware, answered func([]byte) []byte) func(machine.Machine) http.Handler {
+	return ProverOf(t, func(m machine.Machine, compose, nonce []byte) ([]byte, error) {
+		if answered != nil {
+			nonce = answered(nonce)
+		}
+		return Evidence(hw, m.ID, compose, nonce)
+	})
+}
+
+// ProverOf is a guest for the dry driver that answers as the prover of a node does.
+func ProverOf(t testing.TB, answer Answer) func(machine.Machine) http.Handler {
 	return func(m machine.Machine) http.Handler {
 		doc, err := os.ReadFile(filepath.Join(m.Shared, "app-compose.json"))
 		if err != nil {
@@ -114,10 +127,7 @@ func Prover(t testing.TB, hw *simtee.Hardware, answered func([]byte) []byte) fun
 			if err != nil {
 				t.Error(err)
 			}
-			if answered != nil {
-				nonce = answered(nonce)
-			}
-			b, err := Evidence(hw, m.ID, doc, nonce)
+			b, err := answer(m, doc, nonce)
 			if err != nil {
 				t.Error(err)
 			}
