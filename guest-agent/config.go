@@ -75,8 +75,8 @@ type DockerConfig struct {
 	Daemon string `toml:"daemon"`
 	// Containerd is the containerd that Daemon uses.
 	Containerd string `toml:"containerd"`
-	CLI        string `toml:"cli"`  // docker, with the compose plugin
-	Sock       string `toml:"sock"` // unix socket of the engine
+	Compose    string `toml:"compose"` // docker-compose, version 2 or later
+	Sock       string `toml:"sock"`    // unix socket of the engine
 	Project    string `toml:"project"`
 }
 
@@ -88,7 +88,7 @@ func Default() Config {
 		DstackSock: guestapi.DstackSock, TappdSock: guestapi.TappdSock,
 		GuestSock: guestapi.GuestSock, HostSock: guestapi.HostSock, TEESock: guestapi.TEESock,
 		ExternalAddr: ":8090", WireGuardListen: "0.0.0.0:9182", Init: true,
-		Docker:      DockerConfig{Daemon: "dockerd", Containerd: "containerd", CLI: "docker", Sock: "/var/run/docker.sock", Project: "dstack"},
+		Docker:      DockerConfig{Daemon: "dockerd", Containerd: "containerd", Compose: "docker-compose", Sock: "/var/run/docker.sock", Project: "dstack"},
 		TimeServers: []string{"time.cloudflare.com", "nts.netnod.se", "ptbtime1.ptb.de"},
 		KeysTimeout: config.Duration(time.Minute), StopTimeout: config.Duration(20 * time.Second),
 	}

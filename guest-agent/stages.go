@@ -324,7 +324,7 @@ const dockerExecDir = "/var/run/docker"
 
 func (a *Agent) newEngine(s *boot.State) (err error) {
 	a.engine, err = compose.New(compose.Config{
-		Log: a.log, Daemon: a.cfg.Docker.Daemon, Containerd: a.cfg.Docker.Containerd, ExecDir: dockerExecDir, CLI: a.cfg.Docker.CLI, Sock: a.cfg.Docker.Sock, Project: a.cfg.Docker.Project,
+		Log: a.log, Daemon: a.cfg.Docker.Daemon, Containerd: a.cfg.Docker.Containerd, ExecDir: dockerExecDir, Compose: a.cfg.Docker.Compose, Sock: a.cfg.Docker.Sock, Project: a.cfg.Docker.Project,
 		WorkDir: a.cfg.WorkDir, DataDir: a.cfg.DataDir, Mirror: s.Shared.Sys.DockerRegistry, Insecure: s.Shared.Sys.InsecureRegistries,
 		CgroupParent: a.cgroup, StopTimeout: time.Duration(a.cfg.StopTimeout), Taken: a.taken,
 	})

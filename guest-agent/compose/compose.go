@@ -50,11 +50,13 @@ type Config struct {
 	// Containerd is dockerd's, started before it; ExecDir is where both keep what is
 	// gone with the machine.
 	Containerd, ExecDir string
-	CLI                 string // docker
-	Sock                string // the engine's unix socket
-	Project             string // compose project
-	WorkDir             string // tmpfs: compose file, credentials
-	DataDir             string // the data volume: images, named volumes
+	// Compose is docker-compose, run by itself: as a plugin it would be started twice,
+	// and docker before it.
+	Compose string
+	Sock    string // the engine's unix socket
+	Project string // compose project
+	WorkDir string // tmpfs: compose file, credentials
+	DataDir string // the data volume: images, named volumes
 	// Mirror of docker.io and registries to be spoken to without TLS, host-written.
 	// Only private IP literals count among the latter.
 	Mirror   string
@@ -266,11 +268,11 @@ func (e *Engine) Script(ctx context.Context, name, text string, env []keys.EnvVa
 }
 
 func (e *Engine) compose(ctx context.Context, env []keys.EnvVar, args ...string) error {
-	all := []string{"compose", "--ansi", "never", "--project-name", e.cfg.Project, "--project-directory", e.cfg.WorkDir, "--file", e.composeFile()}
+	all := []string{"--ansi", "never", "--project-name", e.cfg.Project, "--project-directory", e.cfg.WorkDir, "--file", e.composeFile()}
 	if _, err := os.Stat(e.overrideFile()); err == nil {
 		all = append(all, "--file", e.overrideFile())
 	}
-	out, err := e.command(ctx, env, e.cfg.CLI, append(all, args...)...)
+	out, err := e.command(ctx, env, e.cfg.Compose, append(all, args...)...)
 	if err != nil {
 		return cvm.Errorf(cvm.Invalid, "docker compose %s: %w: %s", args[0], err, out).WithReason(ReasonUp)
 	}
@@ -319,7 +321,7 @@ func (e *Engine) Stop(ctx context.Context, grace time.Duration) error {
 		return nil
 	}
 	// Compose would ask for the variables again; stopping needs only the project.
-	out, err := e.command(ctx, nil, e.cfg.CLI, "compose", "--project-name", e.cfg.Project, "stop", "--timeout", fmt.Sprint(int(grace/time.Second)))
+	out, err := e.command(ctx, nil, e.cfg.Compose, "--project-name", e.cfg.Project, "stop", "--timeout", fmt.Sprint(int(grace/time.Second)))
 	if err != nil {
 		return fmt.Errorf("docker compose stop: %w: %s", err, out)
 	}

@@ -17,7 +17,7 @@ import (
 
 func engine(t *testing.T) *Engine {
 	t.Helper()
-	e, err := New(Config{Log: slog.New(slog.DiscardHandler), Daemon: "dockerd", CLI: "docker", Sock: "/run/x.sock", Project: "dstack",
+	e, err := New(Config{Log: slog.New(slog.DiscardHandler), Daemon: "dockerd", Compose: "docker-compose", Sock: "/run/x.sock", Project: "dstack",
 		WorkDir: t.TempDir(), DataDir: t.TempDir(), StopTimeout: time.Second})
 	if err != nil {
 		t.Fatal(err)

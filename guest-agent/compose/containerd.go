@@ -55,7 +55,7 @@ func (e *Engine) startContainerd(ctx context.Context, root string) (*daemon, err
 		return nil, err
 	}
 	e.procs = append(e.procs, d)
-	return d, d.await(ctx, func() error {
+	return d, d.await(ctx, c.GRPC.Address, func() error {
 		var n net.Dialer
 		conn, err := n.DialContext(ctx, "unix", c.GRPC.Address)
 		if err != nil {

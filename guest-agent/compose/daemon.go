@@ -87,7 +87,7 @@ func (e *Engine) startDaemon(ctx context.Context) error {
 		}
 		close(ended)
 	}()
-	return d.await(ctx, func() error { return e.ping(ctx) })
+	return d.await(ctx, e.cfg.Sock, func() error { return e.ping(ctx) })
 }
 
 // spawn starts the process.
@@ -110,11 +110,14 @@ func spawn(name, program string, args ...string) (*daemon, error) {
 // daemonLook is how often a process that starts is asked whether it answers.
 const daemonLook = 10 * time.Millisecond
 
-func (d *daemon) await(ctx context.Context, answers func() error) error {
+// await waits until the process answers. Nobody is asked where no socket is yet: to
+// connect in vain costs much more than to look, and an emulated machine has one
+// processor for this and for what it waits for.
+func (d *daemon) await(ctx context.Context, sock string, answers func() error) error {
 	tick := time.NewTicker(daemonLook)
 	defer tick.Stop()
 	for {
-		if answers() == nil {
+		if _, err := os.Stat(sock); err == nil && answers() == nil {
 			return nil
 		}
 		select {

@@ -177,8 +177,8 @@ func TestContainerdConfig(t *testing.T) {
 func TestComposeReadsWhileTheDaemonsStart(t *testing.T) {
 	for script, read := range map[string]bool{"": true, "echo IMAGE=y > .env": false} {
 		e := daemons(t, "")
-		e.cfg.CLI = filepath.Join(e.cfg.WorkDir, "cli")
-		if err := os.WriteFile(e.cfg.CLI, []byte("#!/bin/sh\necho '{\"services\":{\"web\":{\"image\":\"x\"}}}'\n"), 0o700); err != nil {
+		e.cfg.Compose = filepath.Join(e.cfg.WorkDir, "compose")
+		if err := os.WriteFile(e.cfg.Compose, []byte("#!/bin/sh\necho '{\"services\":{\"web\":{\"image\":\"x\"}}}'\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		m, err := e.begin(t.Context(), App{PreLaunch: script})

@@ -15,20 +15,15 @@ import (
 	"github.com/confidential-cloud/phala/keys"
 )
 
-// realCompose is an engine that asks the real docker compose; PHALA_COMPOSE names
-// its program where docker has no such plugin.
+// realCompose is an engine that asks the real docker-compose; PHALA_COMPOSE names
+// the guests' own.
 func realCompose(t *testing.T) *Engine {
 	t.Helper()
 	e := engine(t)
 	if p := os.Getenv("PHALA_COMPOSE"); p != "" {
-		e.cfg.CLI = filepath.Join(t.TempDir(), "docker")
-		if err := os.WriteFile(e.cfg.CLI, []byte("#!/bin/sh\nshift\nexec "+p+" \"$@\"\n"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		return e
-	}
-	if b, err := exec.Command("docker", "compose", "version").CombinedOutput(); err != nil {
-		t.Skipf("SKIPPED: docker compose is not here (PHALA_COMPOSE may name it): %s", b)
+		e.cfg.Compose = p
+	} else if b, err := exec.Command("docker-compose", "version").CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED: docker-compose is not here (PHALA_COMPOSE may name it): %s", b)
 	}
 	return e
 }
@@ -80,7 +75,7 @@ func TestOwnSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := &capped{max: maxModel}
-	if err := e.run(t.Context(), nil, out, out, e.cfg.CLI, "compose", "--project-directory", e.cfg.WorkDir, "--file", e.composeFile(), "--file", e.overrideFile(), "config", "--format", "json"); err != nil {
+	if err := e.run(t.Context(), nil, out, out, e.cfg.Compose, "--project-directory", e.cfg.WorkDir, "--file", e.composeFile(), "--file", e.overrideFile(), "config", "--format", "json"); err != nil {
 		t.Fatal(err, out.b.String())
 	}
 	var got model

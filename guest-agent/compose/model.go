@@ -57,9 +57,9 @@ func (m *model) names() []string {
 // resolve asks Compose. Values of the environment are in the result: it stays in
 // memory.
 func (e *Engine) resolve(ctx context.Context, env []keys.EnvVar, dir, file string, extra ...string) (*model, error) {
-	args := append([]string{"compose", "--ansi", "never", "--project-name", e.cfg.Project, "--project-directory", dir, "--file", file, "config", "--format", "json"}, extra...)
+	args := append([]string{"--ansi", "never", "--project-name", e.cfg.Project, "--project-directory", dir, "--file", file, "config", "--format", "json"}, extra...)
 	out, errs := &capped{max: maxModel}, &run.Tail{Max: 4 << 10}
-	if err := e.run(ctx, env, out, errs, e.cfg.CLI, args...); err != nil {
+	if err := e.run(ctx, env, out, errs, e.cfg.Compose, args...); err != nil {
 		return nil, cvm.Errorf(cvm.Invalid, "docker compose config: %w: %s", err, redact(errs.String(), env)).WithReason(ReasonUp)
 	}
 	if out.over {

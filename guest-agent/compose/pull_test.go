@@ -23,7 +23,7 @@ import (
 // stays, its tag with it, though the registry has moved it; a missing image fails.
 func TestPrepareWithARealEngine(t *testing.T) {
 	e := realCompose(t)
-	live, err := New(Config{Log: e.cfg.Log, CLI: e.cfg.CLI, Sock: "/var/run/docker.sock", Project: "preparetest", WorkDir: e.cfg.WorkDir, DataDir: e.cfg.DataDir})
+	live, err := New(Config{Log: e.cfg.Log, Compose: e.cfg.Compose, Sock: "/var/run/docker.sock", Project: "preparetest", WorkDir: e.cfg.WorkDir, DataDir: e.cfg.DataDir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -246,14 +246,12 @@ func eventually(t *testing.T, what string, try func() error) {
 // composeInside is where the guests' own Compose is inside.
 const composeInside = "/run/compose"
 
-// dockerCLI is docker with the guests' own Compose.
-func dockerCLI(t *testing.T) string {
+// composeProgram is the guests' own Compose, or this machine's.
+func composeProgram() string {
 	if os.Getenv("PHALA_COMPOSE") == "" {
-		return "docker"
+		return "docker-compose"
 	}
-	path := "/run/docker-cli"
-	must(t, os.WriteFile(path, []byte("#!/bin/sh\nshift\nexec "+composeInside+" \"$@\"\n"), 0o700))
-	return path
+	return composeInside
 }
 
 func (g *guest) run(t *testing.T, f File) {
@@ -309,7 +307,7 @@ func (g *guest) app(f File) compose.App {
 
 // down ends the app and forgets its volumes and files, as for the next CVM.
 func (g *guest) down(t *testing.T, a compose.App) {
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), dockerCLI(t), "compose", "--project-name", project, "down", "--volumes", "--remove-orphans", "--timeout", "2") //nolint:gosec // our own
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), composeProgram(), "--project-name", project, "down", "--volumes", "--remove-orphans", "--timeout", "2") //nolint:gosec // our own
 	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix:///run/docker.sock")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("down: %v %s", err, out)
@@ -341,7 +339,7 @@ func (g *guest) startEngine(t *testing.T) {
 		must(t, os.MkdirAll(d, 0o700))
 	}
 	var err error
-	g.engine, err = compose.New(compose.Config{Log: slog.New(slog.DiscardHandler), CLI: dockerCLI(t), Sock: "/run/docker.sock", Project: project,
+	g.engine, err = compose.New(compose.Config{Log: slog.New(slog.DiscardHandler), Compose: composeProgram(), Sock: "/run/docker.sock", Project: project,
 		WorkDir: "/run/work", DataDir: "/run/vol", StopTimeout: 2 * time.Second})
 	must(t, err)
 	eventually(t, "dockerd", func() error { _, err := g.engine.Containers(t.Context()); return err })
