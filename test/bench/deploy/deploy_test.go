@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
+	"github.com/confidential-cloud/phala/devcloud"
 	"github.com/confidential-cloud/phala/verify"
 	"github.com/confidential-cloud/phala/verify/online"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
@@ -45,6 +46,16 @@ func launched(name string) bool {
 // unverified is everything to the first answer.
 func unverified(name string) bool { return name != stageVerified }
 
+// askEvery is how often an app that comes up is asked for its first answer. Each request
+// is a stream through the tunnel that the guest has to refuse: asked fifty times a
+// second, an emulated machine did little else.
+func askEvery(driver string) time.Duration {
+	if driver == devcloud.DriverQEMU {
+		return 500 * time.Millisecond
+	}
+	return 20 * time.Millisecond
+}
+
 // patienceOnce bounds one request for the first answer: while an engine writes its packet
 // filter, a connection may wait a second for its next attempt.
 const patienceOnce = 400 * time.Millisecond
@@ -70,7 +81,7 @@ func (b *cloud) deploy(name, file string, patience time.Duration) (*timeline, vm
 		t.Fatalf("%v\n%s", err, said.text())
 	}
 	url := appURL(b, vm.Spec.AppID.String())
-	err = answered(ctx, 20*time.Millisecond, func() error {
+	err = answered(ctx, askEvery(b.cfg.Driver), func() error {
 		once, cancel := context.WithTimeout(ctx, patienceOnce) // one that hangs must not hide the next
 		defer cancel()
 		_, err := get(once, b.http, url)
