@@ -315,15 +315,29 @@ func finish(ctx context.Context, cmd *exec.Cmd) error {
 	return err
 }
 
-// Stop stops the containers, by force after grace, and keeps them.
+// Stop stops the containers and keeps them. Each has the time that its file gives it
+// (stop_grace_period, or Docker's 10 s), and those that others depend on come after these;
+// what still runs after grace is killed.
 func (e *Engine) Stop(ctx context.Context, grace time.Duration) error {
 	if _, err := os.Stat(e.composeFile()); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	// Compose would ask for the variables again; stopping needs only the project.
-	out, err := e.command(ctx, nil, e.cfg.Compose, "--project-name", e.cfg.Project, "stop", "--timeout", fmt.Sprint(int(grace/time.Second)))
+	asked, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	err := e.project(asked, "stop")
+	if asked.Err() == nil || ctx.Err() != nil {
+		return err
+	}
+	e.cfg.Log.Warn("containers that did not stop in time are killed", "grace", grace)
+	return e.project(ctx, "kill")
+}
+
+// project does something to the app's containers as they are. (With the file Compose would
+// ask for the variables again.)
+func (e *Engine) project(ctx context.Context, verb string) error {
+	out, err := e.command(ctx, nil, e.cfg.Compose, "--project-name", e.cfg.Project, verb)
 	if err != nil {
-		return fmt.Errorf("docker compose stop: %w: %s", err, out)
+		return fmt.Errorf("docker compose %s: %w: %s", verb, err, out)
 	}
 	return nil
 }

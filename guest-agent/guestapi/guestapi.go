@@ -22,7 +22,7 @@ const (
 )
 
 // StopWithin is how long a guest that was asked to stop may take: its containers
-// get 20 s each way, then its engine. A host that kills it earlier may cut an app
+// get 20 s together, then its engine. A host that kills it earlier may cut an app
 // off while it writes.
 const StopWithin = 45 * time.Second
 

@@ -142,6 +142,39 @@ func TestInside(t *testing.T) {
 		}
 		t.Run(f.Name, func(t *testing.T) { g.run(t, f) })
 	}
+	t.Run("stop", g.stop)
+}
+
+// stop: containers that do not end by themselves get the time that their file gives them,
+// and no more than the guest has for all of them.
+func (g *guest) stop(t *testing.T) {
+	const never = "    image: phala-corpus/app:1\n    stop_signal: SIGWINCH\n" // which nobody minds
+	for what, s := range map[string]struct {
+		text  string
+		grace time.Duration
+	}{
+		"the file's time":  {"services:\n  a:\n" + never + "    stop_grace_period: 1s\n", time.Hour},
+		"the guest's time": {"services:\n  a:\n" + never + "    stop_grace_period: 1h\n    depends_on: [b]\n  b:\n" + never + "    stop_grace_period: 1h\n", time.Second},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		app := g.app(File{Text: s.text})
+		must(t, g.engine.Up(ctx, app))
+		if err := g.engine.Stop(ctx, s.grace); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		l, err := g.engine.Containers(ctx)
+		must(t, err)
+		for _, c := range l {
+			if c.State != "exited" {
+				t.Errorf("%s: %s is %s", what, c.Names, c.State)
+			}
+		}
+		if len(l) == 0 {
+			t.Errorf("%s: no container is left", what)
+		}
+		cancel()
+		g.down(t, app)
+	}
 }
 
 func must(t *testing.T, err error) {
