@@ -107,7 +107,7 @@ func power(t *testing.T, w *world, extra ...string) *guestVM {
 		g.done <- err
 		close(ended)
 	}()
-	g.relay = hostlink.NewHost(link, filepath.Join(w.dir, "run"), nil)
+	g.relay = hostlink.NewHost(hostlink.HostConfig{Sock: link, RunDir: filepath.Join(w.dir, "run")})
 	relayDone := make(chan error, 1)
 	go func() { relayDone <- g.relay.Run(ctx) }()
 	t.Cleanup(func() {

@@ -10,6 +10,7 @@ import (
 	"github.com/confidential-cloud/phala/vmm/netplane"
 	"github.com/confidential-cloud/phala/vmm/pci"
 	"github.com/confidential-cloud/phala/vmm/pool"
+	"github.com/confidential-cloud/phala/vmm/qemu"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
@@ -57,6 +58,9 @@ func newHostPlane(c *Config) (h hostPlane, err error) {
 // newPool is the account of what the host has.
 func (h *hostPlane) newPool(c *Config) *pool.Pool {
 	p := pool.Capacity{Resources: c.capacity(), CPUFactor: c.OverCommit, FirstUID: c.Confine.FirstUID, UIDs: c.Confine.UIDs}
+	if c.Driver == "qemu" {
+		p.FirstCID, p.CIDs, p.CIDInUse = c.QEMU.CIDStart, c.QEMU.CIDs(), qemu.CIDInUse
+	}
 	for _, n := range h.nodes {
 		p.Nodes = append(p.Nodes, pool.Node{ID: n.ID, CPUs: n.CPUs, MemoryMiB: n.MemoryMiB, HugeMiB: n.HugeMiB})
 	}
@@ -136,7 +140,7 @@ func (v *vm) recall() {
 // their guards, cards with vfio-pci.
 func (v *vm) outfit(ctx context.Context, r *record, m *machine.Machine) error {
 	s, g := &r.VM.Spec, &r.Place.Grant
-	m.UID, m.NUMA, m.Hugepages = g.UID, g.Nodes, s.Hugepages
+	m.UID, m.CID, m.NUMA, m.Hugepages = g.UID, g.CID, g.Nodes, s.Hugepages
 	if l := s.Limits; l != nil {
 		m.Limits = machine.Limits{DiskBytesPerSec: l.DiskBytesPerSec, DiskIOPS: l.DiskIOPS, NetBytesPerSec: l.NetBytesPerSec}
 	}

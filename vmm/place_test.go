@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"net/netip"
 
@@ -264,5 +265,75 @@ func TestCardsByNumber(t *testing.T) {
 		n.stop()
 		n.start()
 		n.waitState(vmmapi.StateRunning)
+	}
+}
+
+// TestContextIDsOfMachines: one for each machine, the same after a restart of the VMM,
+// free once the machine is deleted; none where machines have no vsock.
+func TestContextIDsOfMachines(t *testing.T) {
+	images := filepath.Dir(sampleImage(t).Dir)
+	var mu sync.Mutex
+	seen := map[string]uint32{}
+	d := dry.New(dry.Config{Script: func(m machine.Machine) []guestapi.Notify {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[m.ID] = m.CID
+		return dry.DefaultScript(m)
+	}})
+	has := func(when, id string, want uint32) {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		if seen[id] != want {
+			t.Errorf("%s: VM %.4s has the context id %d, want %d", when, id, seen[id], want)
+		}
+	}
+	n := newNode(t, d, func(c *Config) {
+		c.Driver, c.ImagesDir = "qemu", images
+		c.QEMU.CIDStart, c.QEMU.CIDPoolSize = 4000000000, 2
+	})
+	ctx := t.Context()
+	other := secondSpec(func(*vmmapi.Spec) {})
+	n.must(n.c.Put(ctx, spec()))
+	n.must(n.c.Put(ctx, other))
+	n.must(n.c.Start(ctx, vmID2))
+	n.until(vmID2, vmmapi.StateRunning)
+	has("the second", vmID2, 4000000001)
+	n.stop()
+	n.start()
+	third := secondSpec(func(s *vmmapi.Spec) { s.ID, s.Name = "0b7d5f86-6c55-4b6a-9d0a-7a8f54c6d003", "third" })
+	if _, err := n.c.Put(ctx, third); cvm.CodeOf(err) != cvm.Exhausted || !strings.Contains(err.Error(), "vsock context ids: all 2 are taken") {
+		t.Errorf("a third VM: %v", err)
+	}
+	n.must(n.c.Start(ctx, vmID)) // never started by the VMM that gave it its id
+	n.waitState(vmmapi.StateRunning)
+	has("after a restart of the VMM", vmID, 4000000000)
+	if err := n.c.Delete(ctx, vmID, false); err != nil {
+		t.Fatal(err)
+	}
+	n.waitGone()
+	n.must(n.c.Put(ctx, third))
+	n.must(n.c.Start(ctx, third.ID))
+	n.until(third.ID, vmmapi.StateRunning)
+	has("that of a deleted VM", third.ID, 4000000000)
+
+	serial := newNode(t, d, func(c *Config) { c.Driver, c.ImagesDir, c.QEMU.HostLink = "qemu", images, "virtio-serial" })
+	serial.must(serial.c.Put(ctx, spec()))
+	serial.must(serial.c.Start(ctx, vmID))
+	serial.waitState(vmmapi.StateRunning)
+	has("without vsock", vmID, 0)
+}
+
+// until waits for the state of one of several VMs.
+func (n *node) until(id, state string) {
+	n.t.Helper()
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(2 * time.Millisecond) { // only failures wait for it
+		v, err := n.c.Get(n.t.Context(), id)
+		if err == nil && v.State == state {
+			return
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("VM %s is never %s: %+v, %v", id, state, v, err)
+		}
 	}
 }

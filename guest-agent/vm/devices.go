@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/hostlink"
 	"github.com/confidential-cloud/phala/internal/hostshare"
 )
 
@@ -123,12 +124,37 @@ func cpuFlags(cpuinfo string) map[string]bool {
 	return out
 }
 
-// OpenLink opens the link's virtio-serial port once the host is connected to it.
+// portFor is how long a machine that has both channels looks at its port before it
+// tries vsock again.
+const portFor = time.Second
+
+// OpenLink connects to the host: over vsock where the machine has the device and the
+// host answers, else by the virtio-serial port, once the host is connected to it.
 func OpenLink(ctx context.Context) (io.ReadWriteCloser, error) {
-	name, err := port("/")
-	if err != nil {
-		return nil, err
+	name, perr := port("/")
+	for ctx.Err() == nil {
+		c, err := hostlink.DialVSock(ctx)
+		switch {
+		case err == nil:
+			return c, nil
+		case perr != nil: // vsock alone, or nothing
+			return nil, errors.Join(err, perr)
+		case cvm.CodeOf(err) == cvm.NotFound:
+			return openPort(ctx, name)
+		}
+		soon, cancel := context.WithTimeout(ctx, portFor)
+		c, err = openPort(soon, name)
+		late := soon.Err() != nil
+		cancel()
+		if err == nil || !late {
+			return c, err
+		}
 	}
+	return nil, ctx.Err()
+}
+
+// openPort opens the virtio-serial port once the host is connected to it.
+func openPort(ctx context.Context, name string) (io.ReadWriteCloser, error) {
 	// Without O_NONBLOCK a reader could not be interrupted by Close.
 	fd, err := unix.Open("/dev/"+name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {

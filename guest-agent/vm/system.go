@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,6 +67,16 @@ func modules() []string {
 	}
 }
 
+// hasVSock reports whether the host gave the machine a vsock device. Without one
+// AF_VSOCK is not there for anybody.
+func hasVSock(root string) bool {
+	devices, _ := filepath.Glob(filepath.Join(root, "sys/bus/virtio/devices/*/device"))
+	return slices.ContainsFunc(devices, func(name string) bool {
+		b, err := os.ReadFile(name)
+		return err == nil && strings.TrimSpace(string(b)) == "0x0013"
+	})
+}
+
 // sysctls harden the kernel without taking from containers what they may use.
 func sysctls() [][2]string {
 	return [][2]string{
@@ -99,8 +110,12 @@ func Prepare(ctx context.Context, log *slog.Logger) error {
 			log.Debug("not mounted", "err", err)
 		}
 	}
+	load := append([]string{"-a"}, modules()...)
+	if hasVSock("/") {
+		load = append(load, "vmw_vsock_virtio_transport")
+	}
 	// What is built in or has no hardware here is no error; what is needed will be missed.
-	if out, err := exec.CommandContext(ctx, "modprobe", append([]string{"-a"}, modules()...)...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "modprobe", load...).CombinedOutput(); err != nil {
 		log.Info("kernel modules", "err", err, "says", strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "; "))
 	}
 	if err := (mount{source: "configfs", target: "/sys/kernel/config", fs: "configfs", flags: hardened}).do(); err != nil {

@@ -68,6 +68,14 @@ func TestThePortIsFoundByName(t *testing.T) {
 	}
 }
 
+func TestTheVSockDeviceIsFound(t *testing.T) {
+	with := tree(t, map[string]string{"sys/bus/virtio/devices/virtio0/device": "0x0002\n", "sys/bus/virtio/devices/virtio3/device": "0x0013\n"})
+	without := tree(t, map[string]string{"sys/bus/virtio/devices/virtio0/device": "0x0003\n"})
+	if !hasVSock(with) || hasVSock(without) || hasVSock(t.TempDir()) {
+		t.Errorf("with %v, without %v, nothing %v", hasVSock(with), hasVSock(without), hasVSock(t.TempDir()))
+	}
+}
+
 // TestHardwareIsNeverOverlooked: on a machine with a real TEE no simulated device may
 // be used, whatever the host offers.
 func TestHardwareIsNeverOverlooked(t *testing.T) {

@@ -73,7 +73,7 @@ func up(t *testing.T, r *Relay) (stop func()) {
 }
 
 func (s *sides) newHost() *Relay {
-	s.host = newRelay(Host, Config{Open: s.p.openHost, RunDir: s.hostDir})
+	s.host = newRelay(Host, Config{RunDir: s.hostDir}, s.p.openHost)
 	return s.host
 }
 

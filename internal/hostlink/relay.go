@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,10 +23,12 @@ const (
 	GuestSock = "guest.sock"
 )
 
-// Config of a relay.
+// Open makes a connection to a byte channel. Its errors are retried.
+type Open func(ctx context.Context) (io.ReadWriteCloser, error)
+
+// Config of a guest's relay.
 type Config struct {
-	// Open makes a connection to the byte channel. Its errors are retried.
-	Open func(ctx context.Context) (io.ReadWriteCloser, error)
+	Open Open
 	// RunDir holds the unix sockets. The host answers the guest's streams from host.sock
 	// and tee.sock; the guest serves those two and answers from guest.sock.
 	RunDir string
@@ -36,30 +39,47 @@ type Config struct {
 
 // Relay is one side of the link: Run it. It reconnects until its context ends.
 type Relay struct {
-	cfg  Config
-	role Role
+	cfg      Config
+	role     Role
+	channels []Open
 
-	mu      sync.Mutex
-	session *Session
-	changed chan struct{} // closed when session is replaced
+	mu       sync.Mutex
+	sessions []*Session    // those that are up, the newest last
+	changed  chan struct{} // closed when sessions change
 }
 
-// NewHost is the VMM's side of one VM. sock is QEMU's chardev socket.
-func NewHost(sock, runDir string, log *slog.Logger) *Relay {
-	return newRelay(Host, Config{RunDir: runDir, Log: log, Open: func(ctx context.Context) (io.ReadWriteCloser, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", sock)
-	}})
+// HostConfig says by which channels a VM can reach its host: by a virtio-serial port,
+// by vsock, or by the one of both that its guest takes.
+type HostConfig struct {
+	Sock   string // QEMU's chardev socket; "": the VM has no such port
+	CID    uint32 // context id; 0: the VM has no vsock device
+	RunDir string // see Config
+	Log    *slog.Logger
+}
+
+// NewHost is the VMM's side of one VM.
+func NewHost(c HostConfig) *Relay {
+	r := newRelay(Host, Config{RunDir: c.RunDir, Log: c.Log})
+	if c.CID != 0 {
+		r.channels = append(r.channels, func(ctx context.Context) (io.ReadWriteCloser, error) { return AcceptVSock(ctx, c.CID) })
+	}
+	if c.Sock != "" {
+		r.channels = append(r.channels, func(ctx context.Context) (io.ReadWriteCloser, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", c.Sock)
+		})
+	}
+	return r
 }
 
 // NewGuest is the guest agent's side.
-func NewGuest(c Config) *Relay { return newRelay(Guest, c) }
+func NewGuest(c Config) *Relay { return newRelay(Guest, c, c.Open) }
 
-func newRelay(role Role, c Config) *Relay {
+func newRelay(role Role, c Config, channels ...Open) *Relay {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Relay{cfg: c, role: role, changed: make(chan struct{})}
+	return &Relay{cfg: c, role: role, channels: channels, changed: make(chan struct{})}
 }
 
 // Pauses between tries to open the channel.
@@ -76,26 +96,35 @@ func (r *Relay) Run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	var wg sync.WaitGroup
+	for _, open := range r.channels {
+		wg.Go(func() { r.keepUp(ctx, open) })
+	}
+	wg.Wait()
+	return nil
+}
+
+// keepUp serves one session after the other over a channel.
+func (r *Relay) keepUp(ctx context.Context, open Open) {
 	for pause := openPause; ctx.Err() == nil; {
-		up, err := r.once(ctx)
+		up, err := r.once(ctx, open)
 		if up {
 			pause = openPause
 		}
 		if ctx.Err() != nil {
-			break
+			return
 		}
 		r.cfg.Log.Debug("host link", "was_up", up, "err", err)
 		if run.Pause(ctx, pause) != nil {
-			break
+			return
 		}
 		pause = min(pause*5/4, openSlower)
 	}
-	return nil
 }
 
 // once serves one session. up: the other side answered.
-func (r *Relay) once(ctx context.Context) (up bool, err error) {
-	c, err := r.cfg.Open(ctx)
+func (r *Relay) once(ctx context.Context, open Open) (up bool, err error) {
+	c, err := open(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -103,7 +132,7 @@ func (r *Relay) once(ctx context.Context) (up bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	r.set(s)
+	r.add(s)
 	r.cfg.Log.Debug("host link is up")
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -114,7 +143,7 @@ func (r *Relay) once(ctx context.Context) (up bool, err error) {
 		wg.Go(func() { r.accept(ctx, s) })
 	}
 	<-s.Done()
-	r.set(nil)
+	r.drop(s)
 	cancel()
 	wg.Wait()
 	return true, errors.New("the session ended")
@@ -224,27 +253,46 @@ func (r *Relay) serve(ctx context.Context, l net.Listener, k Kind) {
 	}
 }
 
-func (r *Relay) set(s *Session) {
+func (r *Relay) add(s *Session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.session = s
+	r.sessions = append(r.sessions, s)
+	r.changedLocked()
+}
+
+func (r *Relay) drop(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sessions = slices.DeleteFunc(r.sessions, func(o *Session) bool { return o == s })
+	r.changedLocked()
+}
+
+func (r *Relay) changedLocked() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// Up reports whether the other side answers at present.
-func (r *Relay) Up() bool {
+// newest is the session to use, if any, and what is closed when that changes. Of two
+// channels the guest has turned to the one where it spoke last.
+func (r *Relay) newest() (s *Session, changed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.session != nil
+	if n := len(r.sessions); n > 0 {
+		s = r.sessions[n-1]
+	}
+	return s, r.changed
+}
+
+// Up reports whether the other side answers at present.
+func (r *Relay) Up() bool {
+	s, _ := r.newest()
+	return s != nil
 }
 
 // Dial opens a stream to the other side, waiting for a session until ctx ends.
 func (r *Relay) Dial(ctx context.Context, k Kind) (net.Conn, error) {
 	for {
-		r.mu.Lock()
-		s, changed := r.session, r.changed
-		r.mu.Unlock()
+		s, changed := r.newest()
 		if s != nil {
 			c, err := s.Open(ctx, k)
 			if err == nil || ctx.Err() != nil {

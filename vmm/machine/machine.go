@@ -89,6 +89,8 @@ type Machine struct {
 	Limits    Limits
 	// UID owns the hypervisor process and its files; 0: the VMM's own user.
 	UID int
+	// CID is the machine's context id, for a host link over vsock; 0: it has none.
+	CID uint32
 	// NoTEE asks for a machine without hardware protection on a host that has it.
 	NoTEE bool
 }

@@ -1,5 +1,6 @@
 // Package pool keeps the account of what a node gives to its VMs: CPU, memory,
-// disk, ports of the host, GPUs, NUMA nodes, huge pages, user ids. Nothing is
+// disk, ports of the host, GPUs, NUMA nodes, huge pages, user ids, context ids of
+// vsock. Nothing is
 // given twice, a claim is granted as a whole or not at all, and a refusal names
 // everything that is missing and who has it.
 //
@@ -30,6 +31,11 @@ type Capacity struct {
 	Kinds map[string][]string
 	// FirstUID and UIDs: user ids of hypervisors; none: 0 is granted.
 	FirstUID, UIDs int
+	// FirstCID and CIDs: context ids of vsock; none: 0 is granted.
+	FirstCID uint32
+	CIDs     int
+	// CIDInUse says whether somebody outside has a context id; nil asks nobody.
+	CIDInUse func(uint32) bool
 }
 
 // Node is a NUMA node.
@@ -62,6 +68,7 @@ func (c *Claim) compute() bool { return c.VCPU > 0 || c.MemoryMiB > 0 }
 // Grant is where a claim was placed.
 type Grant struct {
 	UID   int                `json:"uid,omitempty"`
+	CID   uint32             `json:"cid,omitempty"`
 	GPUs  []string           `json:"gpus,omitempty"`
 	Nodes []machine.NUMANode `json:"nodes,omitempty"`
 }
@@ -149,6 +156,9 @@ func (p *Pool) placeLocked(id string, c *Claim, before *holding) (g Grant, missi
 	if g.UID, m = p.uidLocked(before.grant.UID); m != nil {
 		missing = append(missing, m...)
 	}
+	if g.CID, m = p.cidLocked(before); m != nil {
+		missing = append(missing, m...)
+	}
 	if !c.compute() {
 		return g, missing
 	}
@@ -180,6 +190,28 @@ func (p *Pool) uidLocked(had int) (int, []string) {
 		}
 	}
 	return 0, []string{fmt.Sprintf("user ids: all %d are taken", p.capacity.UIDs)}
+}
+
+// cidLocked takes the smallest free context id; a VM keeps the one it has, stopped or
+// not. While it does not run, somebody outside may have taken it.
+func (p *Pool) cidLocked(before *holding) (uint32, []string) {
+	if p.capacity.CIDs == 0 {
+		return 0, nil
+	}
+	taken := map[uint32]bool{}
+	for _, h := range p.held {
+		taken[h.grant.CID] = true
+	}
+	outside := func(cid uint32) bool { return p.capacity.CIDInUse != nil && p.capacity.CIDInUse(cid) }
+	if had := before.grant.CID; had != 0 && !taken[had] && (before.claim.compute() || !outside(had)) {
+		return had, nil
+	}
+	for i := range uint32(p.capacity.CIDs) { //nolint:gosec // checked with the configuration
+		if cid := p.capacity.FirstCID + i; !taken[cid] && !outside(cid) {
+			return cid, nil
+		}
+	}
+	return 0, []string{fmt.Sprintf("vsock context ids: all %d are taken", p.capacity.CIDs)}
 }
 
 // gpusLocked leases cards; had are those that the VM holds.
@@ -257,8 +289,8 @@ func (p *Pool) Force(id string, c Claim, g Grant) {
 	p.held[id] = holding{c, g}
 }
 
-// Shrink gives back what a VM that does not run needs not: all but disk, ports and
-// its user id.
+// Shrink gives back what a VM that does not run needs not: all but disk, ports,
+// user id and context id.
 func (p *Pool) Shrink(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

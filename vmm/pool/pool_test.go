@@ -143,7 +143,7 @@ func TestListening(t *testing.T) {
 // big is a host with two NUMA nodes and three cards.
 func big() Capacity {
 	return Capacity{
-		Resources: res(16, 32768, 1<<20), FirstUID: 64000, UIDs: 4,
+		Resources: res(16, 32768, 1<<20), FirstUID: 64000, UIDs: 4, FirstCID: 20000, CIDs: 5,
 		Nodes: []Node{{0, []int{0, 1, 2, 3, 8, 9, 10, 11}, 16384, 4096}, {1, []int{4, 5, 6, 7, 12, 13, 14, 15}, 16384, 4096}},
 		GPUs:  []machine.GPU{{Slot: "0000:3b:00.0", Node: 0}, {Slot: "0000:5e:00.0", Node: 1}, {Slot: "0000:86:00.0", Node: 1, Switch: true}},
 		Kinds: map[string][]string{"10de:2335": {"0000:3b:00.0", "0000:5e:00.0"}},
@@ -273,6 +273,39 @@ func TestUserIDs(t *testing.T) {
 	}
 }
 
+func TestContextIDs(t *testing.T) {
+	outside := map[uint32]bool{20001: true}
+	c := big()
+	c.UIDs, c.CIDInUse = 0, func(cid uint32) bool { return outside[cid] }
+	p := New(c, nil)
+	running := sized(1, 1, 1)
+	for i, want := range []uint32{20000, 20002, 20003, 20004} {
+		if g := set(t, p, fmt.Sprint(i), running); g.CID != want {
+			t.Errorf("%d: context id %d, want %d", i, g.CID, want)
+		}
+	}
+	_, err := p.Set("x", running)
+	refused(t, err, "vsock context ids: all 5 are taken")
+	outside[20002] = true // its own machine has it
+	if g := set(t, p, "1", sized(2, 1, 1)); g.CID != 20002 {
+		t.Errorf("a VM that runs got another: %+v", g)
+	}
+	p.Shrink("1")
+	_, err = p.Set("x", running)
+	refused(t, err, "vsock context ids") // a stopped VM keeps its own
+	outside[20001] = false
+	if g := set(t, p, "1", running); g.CID != 20001 {
+		t.Errorf("somebody outside took a stopped VM's, and it starts with %+v", g)
+	}
+	p.Release("0")
+	if g := set(t, p, "x", running); g.CID != 20000 {
+		t.Errorf("a deleted VM's is not free: %+v", g)
+	}
+	if g := set(t, plain(res(9, 9, 9)), "a", running); g.CID != 0 {
+		t.Errorf("a node without any gave %+v", g)
+	}
+}
+
 func TestPoolNeverGivesTwice(t *testing.T) {
 	p := plain(res(10, 10, 10))
 	var wg sync.WaitGroup
@@ -355,7 +388,7 @@ func check(t *testing.T, seed uint64, p *Pool) {
 	if u.VCPU > 16 || u.MemoryMiB > 32768 || u.DiskMiB > 1<<20 {
 		t.Fatalf("seed %d: over capacity: %+v", seed, u)
 	}
-	gpus, uids := map[string]string{}, map[int]string{}
+	gpus, uids, cids := map[string]string{}, map[int]string{}, map[uint32]string{}
 	var ports []Port
 	mem, huge, cpus := map[int]int{}, map[int]int{}, map[int]int{}
 	for id, h := range p.held {
@@ -369,6 +402,10 @@ func check(t *testing.T, seed uint64, p *Pool) {
 			t.Fatalf("seed %d: user %d of %s and %s", seed, h.grant.UID, id, other)
 		}
 		uids[h.grant.UID] = id
+		if other := cids[h.grant.CID]; other != "" || h.grant.CID == 0 {
+			t.Fatalf("seed %d: context id %d of %s and %s", seed, h.grant.CID, id, other)
+		}
+		cids[h.grant.CID] = id
 		for _, a := range h.claim.Ports {
 			if slices.ContainsFunc(ports, a.overlaps) {
 				t.Fatalf("seed %d: port %s twice", seed, a)

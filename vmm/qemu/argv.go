@@ -133,9 +133,14 @@ func (b *builder) virtio(device string, kv ...string) {
 }
 
 func (b *builder) link() {
-	b.virtio("virtio-serial-pci", "id", "vser0")
-	b.opt("-chardev", "socket", "id", "link", "fd", strconv.Itoa(b.l.LinkFD), "server", "on", "wait", "off")
-	b.opt("-device", "virtserialport", "bus", "vser0.0", "chardev", "link", "name", linkPort)
+	if l := b.l; l.CID != 0 {
+		b.virtio("vhost-vsock-pci", "guest-cid", strconv.FormatUint(uint64(l.CID), 10), "vhostfd", strconv.Itoa(l.VSockFD))
+	}
+	if b.l.LinkFD != 0 {
+		b.virtio("virtio-serial-pci", "id", "vser0")
+		b.opt("-chardev", "socket", "id", "link", "fd", strconv.Itoa(b.l.LinkFD), "server", "on", "wait", "off")
+		b.opt("-device", "virtserialport", "bus", "vser0.0", "chardev", "link", "name", linkPort)
+	}
 	b.disk("hd2", serialShared, b.l.SharedDisk, "raw", "readonly", "on")
 }
 

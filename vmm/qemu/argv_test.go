@@ -64,6 +64,7 @@ func cases(dir string) map[string]Launch {
 		return l
 	}
 	big := func(l *Launch) { l.VCPU, l.MemoryMiB = 24, 131072 }
+	vsock := func(l *Launch) { l.CID, l.VSockFD = 20000, 5 }
 	forward := machine.Forward{Protocol: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:18080"), GuestPort: 80}
 	return map[string]Launch{
 		"tdx": plain(dir, TDX), "snp": plain(dir, SNP), "kvm": plain(dir, KVM), "tcg": plain(dir, TCG),
@@ -79,10 +80,14 @@ func cases(dir string) map[string]Launch {
 			l.NICs = []machine.NIC{userNIC(1, forward, udp)}
 			l.NICs[0].Restrict = true
 		}),
-		"tap":     with(TCG, func(l *Launch) { l.NICs = []machine.NIC{{Mode: machine.NICTap, MAC: mac(1), Tap: "pt0123456789ab"}} }),
-		"cards":   with(TCG, func(l *Launch) { l.NICs = []machine.NIC{userNIC(1), userNIC(2), userNIC(3, forward)} }),
-		"no-card": with(TCG, func(l *Launch) { l.NICs = nil }),
-		"volumes": with(TCG, func(l *Launch) { l.Volumes = []string{filepath.Join(dir, "model,a.img"), filepath.Join(dir, "b.img")} }),
+		"tdx-vsock":      with(TDX, vsock),
+		"snp-vsock":      with(SNP, vsock),
+		"kvm-vsock":      with(KVM, vsock),
+		"tdx-vsock-only": with(TDX, func(l *Launch) { vsock(l); l.LinkFD = 0 }),
+		"tap":            with(TCG, func(l *Launch) { l.NICs = []machine.NIC{{Mode: machine.NICTap, MAC: mac(1), Tap: "pt0123456789ab"}} }),
+		"cards":          with(TCG, func(l *Launch) { l.NICs = []machine.NIC{userNIC(1), userNIC(2), userNIC(3, forward)} }),
+		"no-card":        with(TCG, func(l *Launch) { l.NICs = nil }),
+		"volumes":        with(TCG, func(l *Launch) { l.Volumes = []string{filepath.Join(dir, "model,a.img"), filepath.Join(dir, "b.img")} }),
 		"limits": with(TCG, func(l *Launch) {
 			l.Limits = machine.Limits{DiskBytesPerSec: 50 << 20, DiskIOPS: 1000}
 			l.DataDisk, l.DataFormat, l.PCIHole64Bytes = filepath.Join(dir, "data.qcow2"), FormatQCOW2, 1<<36
@@ -140,7 +145,7 @@ func TestTEEObjects(t *testing.T) {
 		}
 		if l.Accel == SNP {
 			for _, a := range args {
-				if strings.HasPrefix(a, "virtio-") && !strings.Contains(a, ",disable-legacy=on,iommu_platform=true") {
+				if (strings.HasPrefix(a, "virtio-") || strings.HasPrefix(a, "vhost-")) && !strings.Contains(a, ",disable-legacy=on,iommu_platform=true") {
 					t.Errorf("%s: %s would use the guest's memory in clear", name, a)
 				}
 			}
@@ -159,6 +164,12 @@ func TestArgvRefuses(t *testing.T) {
 		"no memory":            func(l *Launch) { l.MemoryMiB = 0 },
 		"stdin as socket":      func(l *Launch) { l.QMPFD = 0 },
 		"one socket for both":  func(l *Launch) { l.LinkFD = l.QMPFD },
+		"no host link":         func(l *Launch) { l.LinkFD = 0 },
+		"the host's own cid":   func(l *Launch) { l.CID, l.VSockFD = 2, 5 },
+		"any cid":              func(l *Launch) { l.CID, l.VSockFD = 1<<32-1, 5 },
+		"vsock without a file": func(l *Launch) { l.CID = 20000 },
+		"vsock on the monitor": func(l *Launch) { l.CID, l.VSockFD = 20000, l.QMPFD },
+		"a file for no vsock":  func(l *Launch) { l.VSockFD = 5 },
 		"relative path":        func(l *Launch) { l.DataDisk = "data.img" },
 		"protocol":             func(l *Launch) { l.Rootfs = "nbd:host:10809" },
 		"json":                 func(l *Launch) { l.Rootfs = `json:{"driver":"null-co"}` },

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/hostlink"
 	"github.com/confidential-cloud/phala/vmm/machine"
 )
 
@@ -50,9 +51,7 @@ func (l *Launch) check() error {
 	if l.VCPU < 1 || l.VCPU > 1024 || l.MemoryMiB < 1 || l.MemoryMiB > 64<<20 {
 		bad("size: %d vCPU, %d MiB", l.VCPU, l.MemoryMiB)
 	}
-	if l.QMPFD < 3 || l.LinkFD < 3 || l.QMPFD == l.LinkFD {
-		bad("sockets %d and %d: want two inherited file descriptors", l.QMPFD, l.LinkFD)
-	}
+	errs = append(errs, l.checkInherited())
 	if len(l.Cmdline) > maxCmdline || strings.ContainsFunc(l.Cmdline, control) {
 		bad("kernel command line: %d bytes, want at most %d and no control characters", len(l.Cmdline), maxCmdline)
 	}
@@ -64,6 +63,27 @@ func (l *Launch) check() error {
 		bad("limits: negative")
 	}
 	return errors.Join(errs...)
+}
+
+// checkInherited wants a monitor and a host link.
+func (l *Launch) checkInherited() error {
+	if l.LinkFD == 0 && l.CID == 0 {
+		return cvm.Errorf(cvm.Invalid, "neither a virtio-serial port nor vsock: want a host link")
+	}
+	if l.CID != 0 && (l.CID < hostlink.FirstCID || l.CID > hostlink.LastCID) || l.CID == 0 && l.VSockFD != 0 {
+		return cvm.Errorf(cvm.Invalid, "vsock context id %d: want %d to %d", l.CID, hostlink.FirstCID, uint32(hostlink.LastCID))
+	}
+	seen := map[int]bool{}
+	for what, fd := range map[string]int{"monitor": l.QMPFD, "link": l.LinkFD, "vsock": l.VSockFD} {
+		if fd == 0 && (what == "link" || what == "vsock" && l.CID == 0) {
+			continue
+		}
+		if fd < 3 || seen[fd] {
+			return cvm.Errorf(cvm.Invalid, "%s, file descriptor %d: want inherited ones, each for one thing", what, fd)
+		}
+		seen[fd] = true
+	}
+	return nil
 }
 
 func control(r rune) bool { return r < ' ' || r == 0x7f }

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,10 +43,31 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// vsockOnly: a node that wants vsock and nothing else starts nothing without it.
+func (n *node) vsockOnly() {
+	t := n.t
+	t.Helper()
+	only := *n
+	only.cfg.HostLink = LinkVSock
+	d := only.driver()
+	for want, vsock := range map[string]func(uint32) (*os.File, error){
+		"load vhost_vsock":         func(uint32) (*os.File, error) { return nil, os.ErrNotExist },
+		"stop the VM and start it": func(uint32) (*os.File, error) { return nil, unix.EADDRINUSE },
+	} {
+		d.vsock = vsock
+		i, err := d.Launch(t.Context(), only.m)
+		var coded *cvm.Error
+		if i != nil || cvm.ReasonOf(err) != "vsock" || !errors.As(err, &coded) || !strings.Contains(coded.Fix, want) {
+			t.Errorf("%s: %v, %v", want, i, err)
+		}
+	}
+}
+
 // refused: a launch that is wrong starts nothing and leaves nothing.
 func (n *node) refused(d *Driver) {
 	t := n.t
 	t.Helper()
+	n.vsockOnly()
 	initrd := filepath.Join(n.im.Dir, "initramfs.cpio.gz")
 	good := readFile(t, initrd)
 	for want, edit := range map[string]func(*machine.Machine){

@@ -60,7 +60,7 @@ func (c *child) status() string {
 func (d *Driver) instance(id string, rec runRecord, pidfd *os.File, c *child) *instance {
 	log := d.log.With("vm", id)
 	i := &instance{d: d, id: id, rec: rec, p: d.paths(id), pidfd: pidfd, child: c, gone: make(chan struct{}),
-		mon: newMonitor(filepath.Join(rec.Run, qmpSock), log), relay: hostlink.NewHost(filepath.Join(rec.Run, linkSock), rec.Run, log)}
+		mon: newMonitor(filepath.Join(rec.Run, qmpSock), log), relay: hostlink.NewHost(rec.link(log))}
 	if pidfd == nil {
 		close(i.gone)
 		return i

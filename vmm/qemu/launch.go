@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 	"github.com/confidential-cloud/phala/attest/simtee"
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
+	"github.com/confidential-cloud/phala/internal/hostlink"
 	"github.com/confidential-cloud/phala/vmm/confine"
 	"github.com/confidential-cloud/phala/vmm/image"
 	"github.com/confidential-cloud/phala/vmm/machine"
@@ -34,9 +36,20 @@ type runRecord struct {
 	Process   process `json:"process"`
 	Run       string  `json:"run"` // the run directory
 	Boot      int     `json:"boot"`
-	Console   int64   `json:"console"`   // where this run begins in the console's log,
-	Stderr    int64   `json:"stderr"`    // and in QEMU's own
-	Simulated bool    `json:"simulated"` // it has a TD at the simulated hardware
+	Console   int64   `json:"console"`             // where this run begins in the console's log,
+	Stderr    int64   `json:"stderr"`              // and in QEMU's own
+	Simulated bool    `json:"simulated"`           // it has a TD at the simulated hardware
+	CID       uint32  `json:"cid,omitempty"`       // of its vsock device, if it has one
+	NoSerial  bool    `json:"no_serial,omitempty"` // it has no virtio-serial port
+}
+
+// link is how the run reaches its host.
+func (r *runRecord) link(log *slog.Logger) hostlink.HostConfig {
+	c := hostlink.HostConfig{CID: r.CID, RunDir: r.Run, Log: log}
+	if !r.NoSerial {
+		c.Sock = filepath.Join(r.Run, linkSock)
+	}
+	return c
 }
 
 // Launch starts QEMU and returns when its monitor answers.
@@ -67,8 +80,19 @@ func (d *Driver) Launch(ctx context.Context, m machine.Machine) (machine.Instanc
 	if err := l.check(); err != nil {
 		return nil, err
 	}
-	if err := d.endLeftOver(m.ID); err != nil {
+	if err := d.endLeftOver(m.ID); err != nil { // which has the context id as well
 		return nil, err
+	}
+	vsock, err := d.vsockFor(m)
+	if err != nil {
+		return nil, err
+	}
+	if vsock != nil {
+		defer vsock.Close()
+		l.CID, l.VSockFD = m.CID, 5
+		if d.cfg.HostLink == LinkVSock {
+			l.LinkFD, l.VSockFD = 0, 4
+		}
 	}
 	if err := d.prepareFiles(ctx, m, p); err != nil {
 		return nil, err
@@ -78,7 +102,12 @@ func (d *Driver) Launch(ctx context.Context, m machine.Machine) (machine.Instanc
 			return nil, err
 		}
 	}
-	inst, err := d.start(ctx, m, l, p)
+	inst, err := d.start(ctx, m, l, p, vsock)
+	if err != nil && vsock != nil && d.cfg.HostLink == LinkAuto && dislikesVSock(err) {
+		d.log.Warn("QEMU did not start with a vsock device: the host link is a virtio-serial port", "vm", m.ID, "error", err)
+		l.CID, l.VSockFD = 0, 0
+		inst, err = d.start(ctx, m, l, p, nil)
+	}
 	if err != nil {
 		clean := context.WithoutCancel(ctx)
 		d.forget(clean, m.ID, m.Run, !accel.hardware())
@@ -231,16 +260,23 @@ func (d *Driver) createTD(ctx context.Context, m machine.Machine, l *Launch) err
 }
 
 // start runs QEMU in its walls.
-func (d *Driver) start(ctx context.Context, m machine.Machine, l Launch, p paths) (*instance, error) {
+func (d *Driver) start(ctx context.Context, m machine.Machine, l Launch, p paths, vsock *os.File) (*instance, error) {
+	names := []string{qmpSock, linkSock}
+	if l.LinkFD == 0 {
+		names = names[:1]
+	}
 	args, err := Argv(l)
 	if err != nil {
 		return nil, err
 	}
-	files, done, err := listeners(ctx, m.Run)
+	files, done, err := listeners(ctx, m.Run, names...)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	if vsock != nil {
+		files = append(files, vsock)
+	}
 	stderr, err := openOwn(p.stderr, os.O_WRONLY|os.O_APPEND)
 	if err != nil {
 		return nil, fmt.Errorf("log of QEMU: %w", err)
@@ -262,7 +298,7 @@ func (d *Driver) start(ctx context.Context, m machine.Machine, l Launch, p paths
 	cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = stdout, stderr, files
 	cage.Command(cmd)
-	rec := runRecord{Run: m.Run, Boot: m.Boot, Console: size(p.serial), Stderr: size(p.stderr), Simulated: !l.Accel.hardware()}
+	rec := runRecord{Run: m.Run, Boot: m.Boot, Console: size(p.serial), Stderr: size(p.stderr), Simulated: !l.Accel.hardware(), CID: l.CID, NoSerial: l.LinkFD == 0}
 	if err := startOn(cmd, m.NUMA); err != nil {
 		return nil, cvm.Errorf(cvm.Unavailable, "starting QEMU: %w", errors.Join(err, cage.Started(0))).WithReason("qemu-start")
 	}
@@ -370,15 +406,15 @@ func startOn(cmd *exec.Cmd, nodes []machine.NUMANode) error {
 	return err
 }
 
-// listeners makes the machine's two sockets, which QEMU inherits. done closes what
-// this process holds of them.
-func listeners(ctx context.Context, run string) (files []*os.File, done func(), err error) {
+// listeners makes the machine's sockets, which QEMU inherits. done closes what this
+// process holds of them.
+func listeners(ctx context.Context, run string, names ...string) (files []*os.File, done func(), err error) {
 	done = func() {
 		for _, f := range files {
 			_ = f.Close()
 		}
 	}
-	for _, name := range []string{qmpSock, linkSock} {
+	for _, name := range names {
 		path := filepath.Join(run, name)
 		f, err := listenFile(ctx, path)
 		if err != nil {

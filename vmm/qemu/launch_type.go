@@ -44,8 +44,12 @@ type Launch struct {
 	SerialLog string // the guest's console, appended to
 	PIDFile   string // locked by QEMU: a second one on it does not start
 	// QMPFD and LinkFD are listening unix sockets that the process inherits: it needs
-	// to write to no directory.
+	// to write to no directory. LinkFD 0: no virtio-serial port.
 	QMPFD, LinkFD int
+	// CID is the context id of the vsock device, and VSockFD the host's half of it
+	// (/dev/vhost-vsock), which the process inherits; CID 0: no such device.
+	CID     uint32
+	VSockFD int
 
 	// PCIHole64Bytes is the size of the 64-bit PCI window; 0: QEMU's own choice.
 	PCIHole64Bytes uint64

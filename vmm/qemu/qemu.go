@@ -42,6 +42,11 @@ type Options struct {
 	DiskFormat     string `toml:"disk_format"`
 	// QGSPort is the vsock port of the host's quote service (TDX); 0: none.
 	QGSPort uint32 `toml:"qgs_port"`
+	// HostLink is auto, vsock or virtio-serial. Machines have context ids of vsock from
+	// CIDStart on, CIDPoolSize of them.
+	HostLink    HostLink `toml:"host_link"`
+	CIDStart    uint32   `toml:"cid_start"`
+	CIDPoolSize int      `toml:"cid_pool_size"`
 }
 
 // Auto lets the driver choose the accelerator.
@@ -49,7 +54,8 @@ const Auto Accel = "auto"
 
 // DefaultOptions are for hosts with a TEE.
 func DefaultOptions() Options {
-	return Options{Binary: "qemu-system-x86_64", ImgBinary: "qemu-img", Accel: Auto, TBSizeMiB: 256, DiskFormat: FormatRaw, QGSPort: 4050}
+	return Options{Binary: "qemu-system-x86_64", ImgBinary: "qemu-img", Accel: Auto, TBSizeMiB: 256, DiskFormat: FormatRaw, QGSPort: 4050,
+		HostLink: LinkAuto, CIDStart: 20000, CIDPoolSize: 10000}
 }
 
 // Validate returns all problems at once.
@@ -71,7 +77,7 @@ func (o *Options) Validate() error {
 	if o.Binary == "" || o.ImgBinary == "" {
 		bad("qemu.binary, qemu.img_binary: must be set")
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, o.validateLink())...)
 }
 
 // Config of the driver.
@@ -92,8 +98,9 @@ type TEE interface {
 
 // Driver implements machine.Driver.
 type Driver struct {
-	cfg Config
-	log *slog.Logger
+	cfg   Config
+	log   *slog.Logger
+	vsock func(cid uint32) (*os.File, error)
 
 	mu   sync.Mutex
 	host *host // what probing found, once it succeeded
@@ -120,7 +127,7 @@ func New(cfg Config) (*Driver, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o711); err != nil { //nolint:gosec // search only
 		return nil, cvm.Errorf(cvm.Unavailable, "qemu driver: %w", err)
 	}
-	return &Driver{cfg: cfg, log: cfg.Log}, nil
+	return &Driver{cfg: cfg, log: cfg.Log, vsock: openVSock}, nil
 }
 
 // Describe probes the host.

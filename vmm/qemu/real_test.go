@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,11 +88,17 @@ func tryArgv(t *testing.T, root string, args []string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	run := t.TempDir()
-	files, done, err := listeners(ctx, run)
+	files, done, err := listeners(ctx, run, qmpSock, linkSock)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer done()
+	null, err := os.Open(os.DevNull) // in the place of /dev/vhost-vsock
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	files = append(files, null)
 	name := append([]string{"qemu-system-x86_64"}, append(args, "-S")...)
 	if root != "" {
 		name = append([]string{"chroot", root}, name...)
@@ -143,7 +150,9 @@ var (
 		SNP: regexp.MustCompile(`sev_common_kvm_init|SEV: |vm-type SEV-SNP not supported by KVM|Could not access KVM kernel module`),
 		KVM: regexp.MustCompile(`failed to set MSR|Could not access KVM kernel module|annot allocate memory|^$`),
 	}
-	vfioMissing = regexp.MustCompile(`/dev/iommu does not exist|vfio .*: no such host device`)
+	// vhostMissing is what it says of a vsock device whose file is no vhost.
+	vhostMissing = regexp.MustCompile(`^[^ ]+: -device vhost-vsock-pci,guest-cid=20000,vhostfd=5[^:]*: [^\n]*vhost[^\n]*\n$`)
+	vfioMissing  = regexp.MustCompile(`/dev/iommu does not exist|vfio .*: no such host device`)
 )
 
 func TestNewestQEMUTakesEveryCommandLine(t *testing.T) {
@@ -173,13 +182,20 @@ func takes(t *testing.T, root string, l Launch) {
 		if len(l.GPUs) > 0 {
 			missing = vfioMissing
 		}
-		if !missing.MatchString(said) || strings.Contains(said, "deprecated") {
+		vhost := l.CID != 0 && vhostMissing.MatchString(said)
+		if !missing.MatchString(said) && !vhost || strings.Contains(said, "deprecated") {
 			t.Errorf("QEMU says %q, want only that hardware is missing", said)
 		}
 	}
 	args, err := Argv(emulated(l))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if l.CID != 0 {
+		if said := tryArgv(t, root, withoutGPUs(args, false)); !vhostMissing.MatchString(said) || !dislikesVSock(errors.New(said)) {
+			t.Errorf("emulated, without a vhost: QEMU says %q", said)
+		}
+		args = withoutVSock(args)
 	}
 	said := tryArgv(t, root, withoutGPUs(args, false))
 	if strings.Contains(said, "cannot bind memory to host NUMA nodes") { // a kernel without NUMA
@@ -214,6 +230,17 @@ func withoutGPUs(args []string, unbound bool) (out []string) {
 	return out
 }
 
+// withoutVSock has a device that every host has in the place of the vsock device.
+func withoutVSock(args []string) []string {
+	args = slices.Clone(args)
+	for i, a := range args {
+		if rest, found := strings.CutPrefix(a, "vhost-vsock-pci,guest-cid=20000,vhostfd=5"); found {
+			args[i] = "virtio-rng-pci" + rest
+		}
+	}
+	return args
+}
+
 func TestHostQEMUTakesCommandLines(t *testing.T) {
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		t.Skip("SKIPPED: no qemu-system-x86_64")
@@ -231,7 +258,7 @@ func TestHostQEMUTakesCommandLines(t *testing.T) {
 // stays.
 func TestListenersStay(t *testing.T) {
 	dir := t.TempDir()
-	files, done, err := listeners(t.Context(), dir)
+	files, done, err := listeners(t.Context(), dir, qmpSock, linkSock)
 	if err != nil || len(files) != 2 {
 		t.Fatal(files, err)
 	}

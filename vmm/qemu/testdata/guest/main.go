@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/confidential-cloud/phala/attest/simtee"
+	"github.com/confidential-cloud/phala/guest-agent/vm"
 	"github.com/confidential-cloud/phala/internal/hostlink"
 	"github.com/confidential-cloud/phala/internal/hostshare"
 )
@@ -31,7 +32,7 @@ func main() {
 			fmt.Println("tiny guest: mount", m[1], err)
 		}
 	}
-	for _, m := range []string{"virtio_blk", "button", "evdev"} {
+	for _, m := range []string{"virtio_blk", "button", "evdev", "vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport"} {
 		load("/modules/" + m + ".ko")
 	}
 	fmt.Println("tiny guest: up")
@@ -42,7 +43,7 @@ func main() {
 		off()
 	}
 	go func() { _ = http.Serve(l, routes()) }() //nolint:gosec // a test
-	err = hostlink.NewGuest(hostlink.Config{RunDir: run, Open: openPort}).Run(context.Background())
+	err = hostlink.NewGuest(hostlink.Config{RunDir: run, Open: vm.OpenLink}).Run(context.Background())
 	fmt.Println("tiny guest: link:", err)
 	off()
 }
@@ -55,27 +56,6 @@ func load(path string) {
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		fmt.Println("tiny guest: module", path, err)
 	}
-}
-
-// openPort finds the link's port and waits until the host is there.
-func openPort(ctx context.Context) (io.ReadWriteCloser, error) {
-	names, _ := filepath.Glob("/sys/class/virtio-ports/*/name")
-	for _, n := range names {
-		if b, err := os.ReadFile(n); err != nil || strings.TrimSpace(string(b)) != "phala.link" {
-			continue
-		}
-		fd, err := unix.Open("/dev/"+filepath.Base(filepath.Dir(n)), unix.O_RDWR|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return nil, err
-		}
-		for ctx.Err() == nil {
-			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}} //nolint:gosec // a descriptor
-			if n, err := unix.Poll(p, 100); err == nil && n == 1 && p[0].Revents&unix.POLLHUP == 0 {
-				return os.NewFile(uintptr(fd), "phala.link"), nil
-			}
-		}
-	}
-	return nil, errors.New("no port phala.link")
 }
 
 // power ends the guest when its power button is pressed.
