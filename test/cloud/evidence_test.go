@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"fmt"
 	"math/big"
 	"os/exec"
 	"slices"
@@ -26,7 +25,6 @@ import (
 	"github.com/confidential-cloud/phala/governance/ethereum"
 	"github.com/confidential-cloud/phala/guest-agent/guestapi"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
-	"github.com/confidential-cloud/phala/ledger"
 )
 
 // attacker speaks the KMS's own protocol with evidence that it makes itself.
@@ -204,27 +202,6 @@ func TestForgedEvidence(t *testing.T) {
 
 // strangersSince is the ledger's size when a stranger was refused; 0: none was.
 var strangersSince int64
-
-// TestStrangersAreCounted runs a good while after TestForgedEvidence: the summary
-// comes once a minute.
-func TestStrangersAreCounted(t *testing.T) {
-	cloud(t)
-	if strangersSince == 0 {
-		t.Skip("TestForgedEvidence did not run")
-	}
-	eventually(t, "a summary leaf of the stranger", 75*time.Second, func() error {
-		leaves, err := leavesFrom(t, strangersSince)
-		if err != nil {
-			return err
-		}
-		for _, l := range leaves {
-			if l.Kind == ledger.KindSummary && l.Count > 0 && strings.Contains(string(l.Note), kmsapi.ReasonRoot) {
-				return nil
-			}
-		}
-		return fmt.Errorf("the leaves: %s", show(leaves))
-	})
-}
 
 // guest is a running guest as the containers in it see it.
 type guest struct {

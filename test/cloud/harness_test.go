@@ -115,6 +115,9 @@ func configure(dir string) (devcloud.Config, error) {
 	if d := os.Getenv(envDriver); d != "" {
 		cfg.Driver = d
 	}
+	if cfg.Driver == devcloud.DriverQEMU { // apart from the containers' cloud, which may run meanwhile
+		cfg.RunDir, cfg.Network, cfg.Subnet, cfg.Ports = "/run/phala-test3", "phala-test3", "172.31.84.0/24", devcloud.PortsFrom(portBase+200)
+	}
 	cfg.ImageDir = os.Getenv(envImage)
 	cfg.Machines = hostile
 	cfg.MaxStaleness = 6 * time.Second // so that a cut chain is noticed within a test

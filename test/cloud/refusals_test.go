@@ -12,6 +12,7 @@ import (
 	"github.com/confidential-cloud/phala/governance/ethereum"
 	"github.com/confidential-cloud/phala/guest-agent/lease"
 	"github.com/confidential-cloud/phala/kms/kmsapi"
+	"github.com/confidential-cloud/phala/ledger"
 	"github.com/confidential-cloud/phala/vmm/vmmapi"
 )
 
@@ -119,6 +120,27 @@ func TestRulesOnChain(t *testing.T) {
 		getOK(t, appURL(vm.Spec.AppID.String(), 0))
 		remove(t, "other-image")
 		change(t, ethereum.DenyOSImage(image.Hash))
+	})
+}
+
+// TestStrangersAreCounted stands a good while behind TestForgedEvidence: the summary
+// comes once a minute.
+func TestStrangersAreCounted(t *testing.T) {
+	cloud(t)
+	if strangersSince == 0 {
+		t.Skip("TestForgedEvidence did not run")
+	}
+	eventually(t, "a summary leaf of the stranger", 75*time.Second, func() error {
+		leaves, err := leavesFrom(t, strangersSince)
+		if err != nil {
+			return err
+		}
+		for _, l := range leaves {
+			if l.Kind == ledger.KindSummary && l.Count > 0 && strings.Contains(string(l.Note), kmsapi.ReasonRoot) {
+				return nil
+			}
+		}
+		return fmt.Errorf("the leaves: %s", show(leaves))
 	})
 }
 

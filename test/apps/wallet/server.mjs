@@ -24,6 +24,8 @@ async function answer() {
   };
 }
 
+process.on('SIGTERM', () => process.exit(0)); // as process 1 it would be waited for, then killed
+
 createServer(async (_req, res) => {
   try {
     const body = JSON.stringify(await answer());
