@@ -27,10 +27,6 @@ func (s *Server) appFactRoutes(api huma.API) {
 }
 
 func (s *Server) appFilters(ctx context.Context, _ *none) (out cloudapi.AppFilters, err error) {
-	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
-	if err != nil {
-		return out, err
-	}
 	sets := map[*[]string]map[string]bool{}
 	for _, l := range []*[]string{&out.Statuses, &out.ImageVersions, &out.InstanceTypes, &out.KMSSlugs, &out.KMSTypes, &out.Regions, &out.Nodes} {
 		*l, sets[l] = []string{}, map[string]bool{}
@@ -41,16 +37,21 @@ func (s *Server) appFilters(ctx context.Context, _ *none) (out cloudapi.AppFilte
 			*l = append(*l, v)
 		}
 	}
-	for _, c := range all {
-		add(&out.Statuses, c.Status)
-		add(&out.ImageVersions, word(s.os(c).Name))
-		add(&out.InstanceTypes, c.InstanceType)
-		add(&out.KMSSlugs, s.cfg.KMS.ID)
-		add(&out.KMSTypes, s.cfg.kmsType())
-		if n := s.nodes.byID[c.NodeID]; n != nil {
-			add(&out.Regions, n.region())
-			add(&out.Nodes, n.name())
+	err = s.each(ctx, store.ListQuery{Workspace: who(ctx).WorkspaceID}, func(some []store.CVM) {
+		for _, c := range some {
+			add(&out.Statuses, c.Status)
+			add(&out.ImageVersions, word(s.os(c).Name))
+			add(&out.InstanceTypes, c.InstanceType)
+			add(&out.KMSSlugs, s.cfg.KMS.ID)
+			add(&out.KMSTypes, s.cfg.kmsType())
+			if n := s.nodes.byID[c.NodeID]; n != nil {
+				add(&out.Regions, n.region())
+				add(&out.Nodes, n.name())
+			}
 		}
+	})
+	if err != nil {
+		return out, err
 	}
 	for l := range sets {
 		slices.Sort(*l)

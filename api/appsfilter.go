@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -34,21 +33,48 @@ func (s *Server) admitted(f AppsFilter, c store.CVM) bool {
 		(is(f.Node, node.Name) || f.Node == strconv.FormatInt(c.NodeID, 10)) && is(f.Region, node.Region)
 }
 
-// appPage is a page of apps, of those CVMs that meet the conditions. Nodes, images and
-// the KMS are no tables of the store: with conditions on them all apps are looked at.
+// appPage is a page of apps, of those CVMs that meet the conditions. Regions, images and
+// the KMS are no tables of the store: with conditions on them all CVMs are looked at, and
+// those of the page kept; with one on the node, those of the node.
 func (s *Server) appPage(ctx context.Context, in *appsInput) (page [][]store.CVM, total int, err error) {
 	q := store.ListQuery{Workspace: who(ctx).WorkspaceID, Search: in.Search, Status: in.Status}
 	if in.empty() {
 		return s.store.AppPage(ctx, in.query(q))
 	}
-	all, _, err := s.store.AppPage(ctx, q)
-	if err != nil {
-		return nil, 0, err
+	q.Node = s.onlyNode(in.Node)
+	first := (in.Page - 1) * in.PageSize
+	at := map[string]int{} // place of an app: that of the newest of its CVMs that match
+	err = s.each(ctx, q, func(some []store.CVM) {
+		for _, c := range some {
+			if !s.admitted(in.AppsFilter, c) {
+				continue
+			}
+			i, seen := at[c.AppID]
+			if !seen {
+				i = len(at)
+				at[c.AppID] = i
+			}
+			switch i -= first; {
+			case i < 0 || i >= in.PageSize:
+			case i == len(page):
+				page = append(page, []store.CVM{c})
+			default:
+				page[i] = append(page[i], c)
+			}
+		}
+	})
+	return page, len(at), err
+}
+
+// onlyNode is the one node that a name or id means; 0 where it is none or several.
+func (s *Server) onlyNode(want string) (id int64) {
+	for _, n := range s.nodes.list {
+		if want != "" && (strings.EqualFold(want, n.name()) || want == strconv.FormatInt(n.id, 10)) {
+			if id != 0 {
+				return 0
+			}
+			id = n.id
+		}
 	}
-	for i, cvms := range all {
-		all[i] = slices.DeleteFunc(cvms, func(c store.CVM) bool { return !s.admitted(in.AppsFilter, c) })
-	}
-	all = slices.DeleteFunc(all, func(cvms []store.CVM) bool { return len(cvms) == 0 })
-	from := min((in.Page-1)*in.PageSize, len(all))
-	return all[from:min(from+in.PageSize, len(all))], len(all), nil
+	return id
 }

@@ -1,10 +1,14 @@
 package api
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/api/store"
@@ -35,12 +39,68 @@ func (s *Server) opsOf(ctx context.Context, cvms []store.CVM) (map[int64][]store
 	return s.store.OpenOpsOf(ctx, ids)
 }
 
-func (s *Server) listCVMs(ctx context.Context, in *Versioned) (any, error) {
-	all, err := s.store.List(ctx, who(ctx).WorkspaceID)
+// readAtOnce is how many CVMs are read for an answer that has all, or looks at all: so
+// many are in memory, whatever a workspace has.
+const readAtOnce = 500
+
+// each calls fn with all CVMs that match, newest first, some at a time.
+func (s *Server) each(ctx context.Context, q store.ListQuery, fn func([]store.CVM)) error {
+	for before := int64(0); ; {
+		some, err := s.store.Older(ctx, q, before, readAtOnce)
+		if err != nil {
+			return err
+		}
+		fn(some)
+		if len(some) < readAtOnce {
+			return nil
+		}
+		before = some[len(some)-1].ID
+	}
+}
+
+// listCVMs writes all CVMs as they are read. An answer that breaks off is no JSON.
+func (s *Server) listCVMs(ctx context.Context, in *Versioned) (func(huma.Context), error) {
+	q := store.ListQuery{Workspace: who(ctx).WorkspaceID}
+	read := func(before int64) (items []any, last int64, err error) {
+		some, err := s.store.Older(ctx, q, before, readAtOnce)
+		if err != nil {
+			return nil, 0, err
+		}
+		if len(some) == readAtOnce {
+			last = some[readAtOnce-1].ID
+		}
+		items, err = s.listing(ctx, in.legacy(), some)
+		return items, last, err
+	}
+	items, last, err := read(0)
 	if err != nil {
 		return nil, err
 	}
-	return s.listing(ctx, in.legacy(), all)
+	return func(hc huma.Context) {
+		w := bufio.NewWriter(hc.BodyWriter())
+		defer func() { _ = w.Flush() }() // nobody reads any more
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		_ = w.WriteByte('[')
+		for n := 0; ; {
+			for _, v := range items {
+				if n++; n > 1 {
+					_ = w.WriteByte(',')
+				}
+				if err := enc.Encode(v); err != nil {
+					return
+				}
+			}
+			if last == 0 {
+				_, _ = w.WriteString("]\n")
+				return
+			}
+			if items, last, err = read(last); err != nil {
+				s.log.Error("listing CVMs", "err", err)
+				return
+			}
+		}
+	}, nil
 }
 
 type pageCVMsInput struct {

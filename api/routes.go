@@ -36,25 +36,9 @@ type op struct {
 // register adds an operation under /api/v1. fn's answer is the body; nil bodies
 // with status 204 are empty.
 func register[I, O any](s *Server, api huma.API, o op, fn func(context.Context, *I) (O, error)) {
-	tag, _, _ := strings.Cut(strings.TrimPrefix(o.path, "/"), "/")
-	h := huma.Operation{
-		OperationID: operationID(o), Method: o.method, Path: cloudapi.Prefix + o.path, Summary: o.summary,
-		Tags: []string{tag}, DefaultStatus: o.status, MaxBodyBytes: maxRequest,
-		Responses: map[string]*huma.Response{"default": {
-			Description: "Error",
-			Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Error"}}},
-		}},
-	}
-	if !s.guard(&h, o.access) {
+	h, status, ok := s.operation(api, o)
+	if !ok {
 		return
-	}
-	status := http.StatusOK
-	if o.status != 0 {
-		status = o.status
-	}
-	if o.as != nil {
-		schema := api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(o.as), true, "")
-		h.Responses[code(status)] = &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
 	}
 	if status == http.StatusNoContent {
 		huma.Register(api, h, func(ctx context.Context, in *I) (*struct{}, error) {
@@ -78,6 +62,50 @@ func register[I, O any](s *Server, api huma.API, o op, fn func(context.Context, 
 		}
 		return &reply[O]{Status: status, Body: out}, nil
 	})
+}
+
+// streamed adds an operation whose answer, in JSON, is written as it is made.
+func streamed[I any](s *Server, api huma.API, o op, fn func(context.Context, *I) (func(huma.Context), error)) {
+	h, _, ok := s.operation(api, o)
+	if !ok {
+		return
+	}
+	huma.Register(api, h, func(ctx context.Context, in *I) (*huma.StreamResponse, error) {
+		write, err := fn(ctx, in)
+		if err != nil {
+			return nil, s.refuse(ctx, err)
+		}
+		return &huma.StreamResponse{Body: func(hc huma.Context) {
+			hc.SetHeader("Content-Type", "application/json")
+			write(hc)
+		}}, nil
+	})
+}
+
+// operation describes an operation and who may use it, with its status of success; not
+// ok if it is not to be there.
+func (s *Server) operation(api huma.API, o op) (h huma.Operation, status int, ok bool) {
+	tag, _, _ := strings.Cut(strings.TrimPrefix(o.path, "/"), "/")
+	h = huma.Operation{
+		OperationID: operationID(o), Method: o.method, Path: cloudapi.Prefix + o.path, Summary: o.summary,
+		Tags: []string{tag}, DefaultStatus: o.status, MaxBodyBytes: maxRequest,
+		Responses: map[string]*huma.Response{"default": {
+			Description: "Error",
+			Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Error"}}},
+		}},
+	}
+	if !s.guard(&h, o.access) {
+		return h, 0, false
+	}
+	status = http.StatusOK
+	if o.status != 0 {
+		status = o.status
+	}
+	if o.as != nil {
+		schema := api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(o.as), true, "")
+		h.Responses[code(status)] = &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
+	}
+	return h, status, true
 }
 
 func code(status int) string {
@@ -178,7 +206,7 @@ func (s *Server) catalogueRoutes(api huma.API) {
 func (s *Server) cvmRoutes(api huma.API) {
 	register(s, api, op{method: "POST", path: "/cvms/provision", summary: "Prepare a CVM: exact app-compose and its hash", access: writes("cvms")}, s.provision)
 	register(s, api, op{method: "POST", path: "/cvms", summary: "Create a prepared CVM", access: writes("cvms")}, s.commit)
-	register(s, api, op{method: "GET", path: "/cvms", summary: "All CVMs", access: reads("cvms"), as: []cloudapi.CVMInfo{}}, s.listCVMs)
+	streamed(s, api, op{method: "GET", path: "/cvms", summary: "All CVMs", access: reads("cvms"), as: []cloudapi.CVMInfo{}}, s.listCVMs)
 	register(s, api, op{method: "GET", path: "/cvms/paginated", summary: "CVMs by page", access: reads("cvms"), as: cloudapi.Page[cloudapi.CVMInfo]{}}, s.pageCVMs)
 	register(s, api, op{method: "POST", path: "/status/batch", summary: "The status of several CVMs", access: reads("cvms")}, s.statusBatch)
 	register(s, api, op{method: "GET", path: "/cvms/{id}", summary: "One CVM", access: reads("cvms"), as: cloudapi.CVMDetail{}}, s.getCVM)

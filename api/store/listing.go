@@ -31,6 +31,9 @@ type Resident struct {
 type Listings interface {
 	// Page returns the CVMs of a page, newest first, and how many match.
 	Page(ctx context.Context, q ListQuery) (page []CVM, total int, err error)
+	// Older returns CVMs that match, newest first: at most limit of those before one (its
+	// id; 0: from the newest). Offset and Limit of the query have no part in it.
+	Older(ctx context.Context, q ListQuery, before int64, limit int) ([]CVM, error)
 	// AppPage returns the CVMs of a page of apps, those with the newest CVM first,
 	// each app's together and newest first, and how many apps match. Only CVMs that
 	// match are returned.

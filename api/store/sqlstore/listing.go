@@ -84,6 +84,18 @@ func (d *DB) Page(ctx context.Context, q store.ListQuery) (page []store.CVM, tot
 	return page, total, err
 }
 
+// Older returns CVMs that match, newest first, of those before one.
+func (d *DB) Older(ctx context.Context, q store.ListQuery, before int64, limit int) ([]store.CVM, error) {
+	cond, args, err := d.where(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if before != 0 {
+		cond, args = cond+` AND c.id < ?`, append(args, before)
+	}
+	return rows(ctx, d.db, scanCVM, cvmColumns+`c WHERE `+cond+` ORDER BY id DESC LIMIT ?`, append(args, limit)...)
+}
+
 // AppPage returns the CVMs of a page of apps.
 func (d *DB) AppPage(ctx context.Context, q store.ListQuery) (page [][]store.CVM, total int, err error) {
 	cond, args, err := d.where(ctx, q)

@@ -66,6 +66,20 @@ func listing(t *testing.T, x *suite) {
 		if err != nil || total != tt.total || !slices.Equal(names(page), tt.want) {
 			t.Errorf("%+v: %v of %d, %v; want %v of %d", tt.q, names(page), total, err, tt.want, tt.total)
 		}
+		if tt.q.Limit != 0 {
+			continue
+		}
+		var found []string
+		for before := int64(0); ; {
+			some := must[[]store.CVM](t)(x.s.Older(ctx, tt.q, before, 2))
+			if found = append(found, names(some)...); len(some) < 2 {
+				break
+			}
+			before = some[1].ID
+		}
+		if !slices.Equal(found, tt.want) {
+			t.Errorf("%+v, two at a time: %v, want %v", tt.q, found, tt.want)
+		}
 	}
 	appPages(t, x, a.WorkspaceID)
 	on := must[map[int64][]store.Resident](t)(x.s.OnNodes(ctx, []int64{made[0].NodeID, made[0].NodeID + 100}))
