@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/confidential-cloud/phala/cvm"
 	"github.com/confidential-cloud/phala/internal/config"
+	"github.com/confidential-cloud/phala/internal/run"
 )
 
 // envDaemon makes this test binary act as the daemons that an engine starts. Its value
@@ -124,6 +126,26 @@ func TestDaemonsStartInOrder(t *testing.T) {
 	}
 	if err := e.StopDaemon(); err != nil || last() != "--config\n" {
 		t.Errorf("containerd: %v, last to end %q", err, last())
+	}
+}
+
+// TestNobodyIsAskedWithoutASocket: to connect in vain a hundred times a second is work that an
+// emulated machine has no processor for.
+func TestNobodyIsAskedWithoutASocket(t *testing.T) {
+	d := &daemon{name: "late", done: make(chan struct{}), out: &run.Tail{Max: 1}}
+	sock := filepath.Join(t.TempDir(), "sock")
+	asked := 0
+	answers := func() error { asked++; return nil }
+	ctx, cancel := context.WithTimeout(t.Context(), 5*daemonLook)
+	defer cancel()
+	if err := d.await(ctx, sock, answers); err == nil || asked != 0 {
+		t.Errorf("without a socket: asked %d times, %v", asked, err)
+	}
+	if err := os.WriteFile(sock, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.await(t.Context(), sock, answers); err != nil || asked != 1 {
+		t.Errorf("with one: asked %d times, %v", asked, err)
 	}
 }
 

@@ -53,7 +53,7 @@ type vmSize struct{ vcpu, memoryMiB int }
 
 func machineText(all []round) string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "Driver `qemu`, `-accel tcg`, %d deploys, each before a boot of the same firmware and kernel with an empty init.\n\n", len(all))
+	fmt.Fprintf(&out, "Driver `qemu`, `-accel tcg`, %d deploys, each before a boot of the same firmware and kernel with an empty init. The app is asked for its first answer every %s.\n\n", len(all), askEvery(devcloud.DriverQEMU))
 	out.WriteString(table(lineOf(all)))
 	bare := func(r round) time.Duration { return r.bare }
 	fmt.Fprintf(&out, "\n| sum | median ms | least | most | ratio |\n|---|---|---|---|---|\n")
