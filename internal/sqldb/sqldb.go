@@ -262,7 +262,12 @@ func Migrate(ctx context.Context, db *DB, files fs.FS) error {
 }
 
 // Transact runs fn in a transaction and commits it when fn returns nil.
-func Transact(ctx context.Context, db *DB, fn func(tx *Tx) error) error {
+func Transact(ctx context.Context, db *DB, fn func(tx *Tx) error) (err error) {
+	defer func() {
+		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+			err = ctx.Err() // which rolled it back: whoever stops is not told of a failure
+		}
+	}()
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("beginning a transaction: %w", err)

@@ -1,6 +1,8 @@
 package sqldb
 
 import (
+	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -98,5 +100,26 @@ func TestTxRollsBack(t *testing.T) {
 	var n int
 	if err := db.QueryRow(`SELECT count(*) FROM a`).Scan(&n); err != nil || n != 0 {
 		t.Fatalf("%d rows after rollback, %v", n, err)
+	}
+}
+
+// A transaction whose context ends says so, and not that somebody ended it before.
+func TestTxEndsWithItsContext(t *testing.T) {
+	db, err := Open(t.Context(), Source{Path: filepath.Join(t.TempDir(), "x.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	err = Transact(ctx, db, func(tx *Tx) error {
+		cancel()
+		for { // until it is rolled back
+			if _, err := tx.SQL.ExecContext(t.Context(), `SELECT 1`); errors.Is(err, sql.ErrTxDone) {
+				return nil
+			}
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want that the context was canceled", err)
 	}
 }
