@@ -9,7 +9,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 corpus=$(go env GOCACHE)/fuzz/$(go list -m) # where go test keeps it
 export seconds work corpus
-binary() { go test -c -vet=off -fuzz . -o "$work/${1//\//_}.test" "./$1"; } # binary PACKAGE: linked once for all of its targets
+binary() { GOGC=400 go test -c -vet=off -fuzz . -o "$work/${1//\//_}.test" "./$1"; } # binary PACKAGE: linked once for all of its targets
 one() { # one PACKAGE TARGET
   local log="$work/${1//\//_}.$2.log"
   (cd "$1" && GOMAXPROCS=1 "$work/${1//\//_}.test" -test.run '^$' -test.fuzz "^$2\$" -test.fuzztime "${seconds}s" -test.fuzzminimizetime 10x \

@@ -8,9 +8,10 @@ if [ -n "$bad" ]; then echo "gofmt is needed on:"; echo "$bad"; exit 1; fi
 lint=$(command -v golangci-lint || echo "$(go env GOPATH)/bin/golangci-lint")
 if [ ! -x "$lint" ]; then
   echo "building golangci-lint (once, some minutes)"
-  go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 || echo "SKIPPED golangci: it cannot be installed here"
+  GOGC=400 go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 || echo "SKIPPED golangci: it cannot be installed here"
 fi
-if [ -x "$lint" ]; then "$lint" run --allow-parallel-runners --timeout 30m ./...; else go vet ./...; fi
+# With fewer collections it takes a third less processor time.
+if [ -x "$lint" ]; then GOGC=300 GOMEMLIMIT=4GiB "$lint" run --allow-parallel-runners --timeout 30m ./...; else go vet ./...; fi
 if command -v govulncheck >/dev/null; then
   rc=0; govulncheck ./... || rc=$?
   case $rc in

@@ -159,7 +159,7 @@ func background(t *testing.T, run func(context.Context) error, ready <-chan stru
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx) }()
+	go func() { done <- run(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
 	select {
 	case <-ready:

@@ -247,9 +247,13 @@ func TestPrivateImage(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- reg.Run(ctx) }()
+	go func() { done <- reg.Run(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
-	<-reg.Ready()
+	select {
+	case <-reg.Ready():
+	case err := <-done:
+		t.Fatal(err)
+	}
 	if _, err := reg.PushPrivate(t.Context(), "private/kv", "1", kvImage(t)); err != nil {
 		t.Fatal(err)
 	}
