@@ -14,12 +14,18 @@ import (
 
 	"github.com/confidential-cloud/phala/api/cloudapi"
 	"github.com/confidential-cloud/phala/cvm"
+	"github.com/confidential-cloud/phala/internal/composefile"
 	"github.com/confidential-cloud/phala/templates"
 )
 
 const templatesLong = `Apps that are ready to deploy. A template is a compose file, the environment it wants and
 the size it needs; the catalogue is part of this program, or a directory of your own
-(--catalogue DIR, with ID/template.json and ID/docker-compose.yml in it).`
+(--catalogue DIR, with ID/template.json and ID/docker-compose.yml in it).
+
+Images of templates are named by tag, and whoever controls a registry can move a tag: before
+others rely on the app, write the digest into the compose file ("phala templates init" gives
+you your own), as in image: nginx:1.28-alpine@sha256:... "phala templates show" names the
+images that have none.`
 
 func (a *app) templatesCmd() *cobra.Command {
 	var dir string
@@ -107,7 +113,15 @@ func (a *app) showTemplate(t templates.Template) error {
 	}
 	a.printFields(fields)
 	a.printf("\n%s", t.Compose)
-	a.say("\nnext: phala templates deploy %s, or phala templates init %s to change it first", t.ID, t.ID)
+	f, err := composefile.Parse([]byte(t.Compose))
+	if err != nil {
+		return err
+	}
+	a.say("")
+	for _, w := range f.Lint() {
+		a.say("%s", a.warn(w.String()))
+	}
+	a.say("next: phala templates deploy %s, or phala templates init %s to change it first", t.ID, t.ID)
 	return nil
 }
 
