@@ -36,6 +36,7 @@ run() { # run NAME PACKAGES...: go test -json into the tally (the linter has vet
 # of their own beside what computes. The linter takes what processor time is left.
 start() { # start LANE COMMAND...: runs beside what follows, in a process group of its own
   local lane=$1; shift
+  echo "beside this: $lane ($(date +%T))"
   set -m
   ( trap - EXIT INT TERM; status=0; "$@" || status=1; step "$lane: end"; exit $status ) >"$work/$lane.log" 2>&1 &
   lanes[$lane]=$!
