@@ -84,7 +84,8 @@ func New(cfg Config) (*Chain, error) {
 	ec.SyncMode = ethconfig.FullSync
 	ec.NoPruning = true               // keep every state: verifiers ask about old blocks
 	ec.StateScheme = rawdb.HashScheme // the scheme that can
-	ec.TransactionHistory, ec.LogHistory = 0, 0
+	ec.TransactionHistory = 0
+	ec.LogNoHistory = true // the index of logs costs 65,536 reads at each start, and a dev chain is searched fast without
 	ec.DatabaseCache, ec.TrieCleanCache, ec.TrieDirtyCache, ec.SnapshotCache = 16, 16, 16, 0
 	ec.TxPool.NoLocals = true
 	ec.Miner.GasCeil = gasLimit

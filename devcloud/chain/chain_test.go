@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	goethereum "github.com/ethereum/go-ethereum"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/ethclient"
@@ -121,6 +122,9 @@ func TestContinuesAcrossRestart(t *testing.T) {
 	again, err := c.DeployContracts(ctx, w, nil)
 	if err != nil || again != con {
 		t.Fatalf("contracts after the restart: %+v, %v", again, err)
+	}
+	if logs, err := c.Client().FilterLogs(ctx, goethereum.FilterQuery{Addresses: []common.Address{con.KMS}}); err != nil || len(logs) == 0 {
+		t.Errorf("the contract's logs: %d, %v", len(logs), err)
 	}
 	rc.RPCURLs = []string{c.Endpoint()}
 	r2, err := ethereum.New(ctx, rc)
