@@ -42,7 +42,7 @@ func (noKMS) Meta(context.Context) (kmsapi.Meta, error) {
 func run(t *testing.T, fn func(context.Context) error) <-chan error {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- fn(ctx) }()
+	go func() { done <- fn(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
 	return done
 }
