@@ -49,7 +49,7 @@ func newContainerWorld(t *testing.T) *containerWorld {
 		t.Skip("SKIPPED: guests as containers need root and PHALA_GUEST_BASE, a docker image of os/'s root filesystem")
 	}
 	if out, err := exec.Command("docker", "image", "inspect", base).CombinedOutput(); err != nil {
-		t.Skipf("SKIPPED: docker or image %s is not there: %s", base, out)
+		t.Fatalf("docker, or the image %s that PHALA_GUEST_BASE names, is not there: %s", base, out)
 	}
 	w := &containerWorld{world: newWorld(t, bridge), image: base, password: "right-password-1"}
 	w.name, w.volume = "guestagent-"+filepath.Base(w.dir), "guestagent-"+filepath.Base(w.dir)
