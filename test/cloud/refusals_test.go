@@ -19,16 +19,23 @@ import (
 // helloApp makes sure that hello runs; tests share it.
 func helloApp(t *testing.T) vmmapi.VM {
 	t.Helper()
-	c := cloud(t)
-	if err := c.PrepareHello(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	compose := helloCompose(t)
 	if vm, ok := findVM(t, "hello"); !ok {
-		deploy(t, c.HelloCompose(), "hello", "-e", "GREETING=Good day")
+		deploy(t, compose, "hello", "-e", "GREETING=Good day")
 	} else if vm.State != vmmapi.StateRunning {
 		must(t, "cvms", "restart", "hello")
 	}
 	return vmOf(t, "hello")
+}
+
+// helloCompose is the compose file of hello, whose image is in the registry then.
+func helloCompose(t *testing.T) string {
+	t.Helper()
+	c := cloud(t)
+	if err := c.PrepareHello(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c.HelloCompose()
 }
 
 // says fails unless a command ended with code and said every one of words.
@@ -216,7 +223,7 @@ func background(t *testing.T, args ...string) <-chan result {
 func TestFalseKMS(t *testing.T) {
 	c := cloud(t)
 	impostor := newFalseKMS(t)
-	d := deploy(t, c.HelloCompose(), "misled")
+	d := deploy(t, helloCompose(t), "misled")
 	node, id := theVMM(t), d.VMUUID
 	spec := vmOf(t, "misled").Spec
 	from := ledgerSize(t)
