@@ -2,6 +2,12 @@ module github.com/confidential-cloud/phala
 
 go 1.26.0
 
+// What is built here: systems with their own /proc among it, which nobody may walk.
+ignore (
+	./build
+	./os/cache
+)
+
 // The newest versions of these three cannot be had from the module proxy used here.
 replace golang.org/x/exp => golang.org/x/exp v0.0.0-20250408133849-7e4ce0ab07d0
 
